@@ -1,0 +1,156 @@
+"""Hungarian matching: which query answers for which box.
+
+The costs of all layers and images of a batch are computed on the device and copied to the host
+once; only scipy's solver sees single images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from leandetr.boxes import cxcywh_to_xyxy, giou
+from leandetr.types import Prediction, Target
+
+UNMATCHABLE = 1e6
+"""Cost of a pair whose true cost is NaN or infinite: worse than any real one."""
+
+
+@dataclass(frozen=True)
+class PaddedTargets:
+    """The targets of a batch in one block; `real` is False in the filling.
+
+    T is the largest number of boxes in an image, at least 1 so that indexing never fails.
+    """
+
+    labels: Int[Tensor, "N T"]
+    boxes: Float[Tensor, "N T 4"]
+    real: Bool[Tensor, "N T"]
+    counts: tuple[int, ...]
+
+    @staticmethod
+    def of(targets: Sequence[Target]) -> "PaddedTargets":
+        """Fill the shorter images up with zeros."""
+        counts = tuple(len(target.labels) for target in targets)
+        labels = pad_sequence([target.labels for target in targets], batch_first=True)
+        boxes = pad_sequence([target.boxes.float() for target in targets], batch_first=True)
+        if not max(counts, default=0):
+            labels, boxes = labels.new_zeros(len(counts), 1), boxes.new_zeros(len(counts), 1, 4)
+        counted = torch.tensor(counts, device=labels.device)
+        real = torch.arange(labels.shape[1], device=labels.device) < counted[:, None]
+        return PaddedTargets(labels, boxes, real, counts)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P pairs of query and target in each of Y layers; pair p lies in image `image[p]`.
+
+    Every layer has equally many pairs in an image: as many as there are targets to give away or
+    queries to take them, whichever is fewer. `target` counts within the image.
+    """
+
+    image: Int[Tensor, " P"]
+    query: Int[Tensor, "Y P"]
+    target: Int[Tensor, "Y P"]
+
+
+def stack_layers(layers: Sequence[Prediction]) -> tuple[Tensor, Tensor]:
+    """Logits (Y N Q K) and boxes (Y N Q 4) of several layers, in float32 whatever autocast says."""
+    logits = torch.stack([layer.logits.float() for layer in layers])
+    return logits, torch.stack([layer.boxes.float() for layer in layers])
+
+
+class Matcher:
+    """Pairs queries with targets so that the summed cost is least.
+
+    The cost is that of IDEA-Research/DINO:models/dino/matcher.py: focal-style class cost, L1 of
+    cxcywh boxes, negative generalised IoU.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_cost: float = 2.0,
+        box_cost: float = 5.0,
+        giou_cost: float = 2.0,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        giou_eps: float = 1e-6,
+    ) -> None:
+        self.class_cost = class_cost
+        self.box_cost = box_cost
+        self.giou_cost = giou_cost
+        self.alpha = alpha
+        self.gamma = gamma
+        self.giou_eps = giou_eps
+
+    def __call__(
+        self,
+        problems: Sequence[tuple[Sequence[Prediction], int]],
+        targets: PaddedTargets,
+    ) -> list[Pairs]:
+        """Solve every problem: layers over the same queries, and how often a target may be used.
+
+        One copy from the device serves them all. Non-finite costs count as `UNMATCHABLE`.
+        """
+        if not problems:
+            return []
+        costs = [self.cost(layers, targets) for layers, _ in problems]
+        flat = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
+        pairs, start = [], 0
+        for cost, (_, repeat) in zip(costs, problems, strict=True):
+            block = flat[start : start + cost.numel()].reshape(cost.shape)
+            start += cost.numel()
+            solved = _solve(block, targets.counts, repeat)
+            pairs.append(Pairs(*(part.to(cost.device) for part in solved)))
+        return pairs
+
+    @torch.no_grad()
+    def cost(
+        self, layers: Sequence[Prediction], targets: PaddedTargets
+    ) -> Float[Tensor, "Y N Q T"]:
+        """Cost of every query for every target of its own image; filling has some value too."""
+        with torch.autocast(targets.boxes.device.type, enabled=False):
+            logits, boxes = stack_layers(layers)
+            cost = self.class_cost * self._class_cost(logits, targets.labels)
+            cost += self.box_cost * torch.cdist(
+                boxes, targets.boxes.expand(len(layers), -1, -1, -1), p=1
+            )
+            corners = cxcywh_to_xyxy(boxes)[..., :, None, :]
+            real = cxcywh_to_xyxy(targets.boxes)[:, None]
+            cost -= self.giou_cost * giou(corners, real, self.giou_eps)
+        return torch.where(cost.isfinite(), cost, UNMATCHABLE)
+
+    def _class_cost(
+        self, logits: Float[Tensor, "Y N Q K"], labels: Int[Tensor, "N T"]
+    ) -> Float[Tensor, "Y N Q T"]:
+        """What the focal loss gains by calling a query a positive of each target's class."""
+        wanted = labels[None, :, None].expand(*logits.shape[:3], -1)
+        score = logits.gather(-1, wanted).sigmoid()
+        negative = (1 - self.alpha) * score**self.gamma * -(1 - score + 1e-8).log()
+        positive = self.alpha * (1 - score) ** self.gamma * -(score + 1e-8).log()
+        return positive - negative
+
+
+def _solve(
+    cost: np.ndarray, counts: tuple[int, ...], repeat: int
+) -> tuple[Int[Tensor, " P"], Int[Tensor, "Y P"], Int[Tensor, "Y P"]]:
+    """Image, query and target of every pair, from costs (Y N Q T) on the host."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows = []
+    for layer in cost:
+        solved = [
+            linear_sum_assignment(np.tile(one[:, :count], (1, repeat)))
+            for one, count in zip(layer, counts, strict=True)
+        ]
+        query, target = (np.concatenate(side) for side in zip(*solved, strict=True))
+        sizes = [len(side) for side, _ in solved]
+        divisor = np.repeat(np.maximum(counts, 1), sizes)
+        rows.append((np.repeat(np.arange(len(counts)), sizes), query, target % divisor))
+    image, query, target = (torch.from_numpy(np.stack(side)) for side in zip(*rows, strict=True))
+    return image[0], query, target
