@@ -58,7 +58,7 @@ test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest -m gpu
 
 golden: $(VENV)/.dev
-	$(PYTEST) -n $(JOBS) -k golden
+	$(PYTEST) -n $(JOBS) -m "golden and not gpu"
 
 docs: $(VENV)/.dev
 	$(PIP) install -q -c constraints.txt -e '.[docs]'

@@ -40,6 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of files that read golden data, for `make golden`."""
+    for item in items:
+        if hasattr(getattr(item, "module", None), "load_case"):
+            item.add_marker(pytest.mark.golden)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     golden_data.loaded.clear()
