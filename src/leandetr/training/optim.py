@@ -1,4 +1,4 @@
-"""The optimiser and learning-rate schedule of the papers: AdamW, factors by part, steps or cosine."""
+"""The optimiser and learning-rate schedules of the papers: AdamW with factors by part."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def build_optimiser(
     weight_decay: float,
     factors: Sequence[tuple[str, float]] = (),
 ) -> AdamW:
-    """AdamW over all trainable parameters; a name that starts with a prefix has lr times its factor.
+    """AdamW over all trainable parameters; a name that starts with a prefix has its factor of lr.
 
     Of several prefixes that fit, the longest counts. Raises `RecipeError` for a prefix that no
     parameter starts with.

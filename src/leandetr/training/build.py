@@ -1,0 +1,87 @@
+"""What a run is made of, from its recipe: optimiser, schedule, average, criterion, device."""
+
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from leandetr.models.detector import Detector
+from leandetr.recipes.recipe import CriterionRecipe, Recipe
+from leandetr.training.criterion import Criterion
+from leandetr.training.ema import build_ema
+from leandetr.training.matcher import Matcher
+from leandetr.training.optim import build_optimiser, build_schedule
+from leandetr.training.step import Parts
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def build_accelerator(recipe: Recipe) -> "Accelerator":
+    """Device, processes and precision of a run."""
+    from accelerate import Accelerator
+
+    precision = "bf16" if recipe.train.precision == "bf16" else "no"
+    return Accelerator(mixed_precision=precision)
+
+
+def build_criterion(recipe: CriterionRecipe) -> Criterion:
+    """The criterion and matcher a recipe asks for."""
+    matcher = Matcher(
+        class_cost=recipe.class_cost,
+        box_cost=recipe.box_cost,
+        giou_cost=recipe.giou_cost,
+        alpha=recipe.alpha,
+        gamma=recipe.gamma,
+        giou_eps=recipe.giou_eps,
+    )
+    return Criterion(
+        matcher,
+        class_weight=recipe.class_weight,
+        box_weight=recipe.box_weight,
+        giou_weight=recipe.giou_weight,
+        alpha=recipe.alpha,
+        gamma=recipe.gamma,
+        giou_eps=recipe.giou_eps,
+    )
+
+
+def build_parts(
+    recipe: Recipe, model: Detector, accelerator: "Accelerator", steps_per_epoch: int
+) -> Parts:
+    """Optimiser, schedule, average and criterion of a recipe around a model, on its device."""
+    how = recipe.train
+    model.to(accelerator.device)
+    optimiser = build_optimiser(
+        model,
+        lr=how.lr,
+        weight_decay=how.weight_decay,
+        factors=[(factor.prefix, factor.factor) for factor in how.lr_factors],
+    )
+    schedule = build_schedule(
+        optimiser,
+        kind=how.schedule,
+        epochs=how.epochs,
+        steps_per_epoch=steps_per_epoch,
+        drops=how.drops,
+        warmup=how.warmup,
+    )
+    ema = None if how.ema is None else build_ema(model, how.ema)
+    return Parts(
+        model=model,
+        wrapped=accelerator.prepare_model(model),
+        criterion=build_criterion(how.criterion),
+        optimiser=optimiser,
+        schedule=schedule,
+        ema=ema,
+        accelerator=accelerator,
+        clip=how.clip,
+    )
+
+
+def seed_all(seed: int) -> None:
+    """Seed every random state of this process: the same seed gives the same weights on a CPU."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may draw from the global state
+    torch.manual_seed(seed)

@@ -1,0 +1,198 @@
+"""The training loop: epochs of steps, each epoch validated, recorded and saved."""
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leandetr.errors import TrainingError
+from leandetr.models.detector import Detector
+from leandetr.training import state
+from leandetr.training.batches import Batches
+from leandetr.training.display import Display, Moment
+from leandetr.training.interrupt import Interrupt
+from leandetr.training.record import Means, Record, build_row
+from leandetr.training.state import Position
+from leandetr.training.step import Parts, anywhere, train_step
+
+if TYPE_CHECKING:
+    from leandetr.evaluation.coco import CocoScores
+
+log = logging.getLogger(__name__)
+
+Validate = Callable[[Detector], "CocoScores"]
+Save = Callable[[Detector, Path], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run ends: after `epochs`, or when it has run for `minutes`, whichever is first."""
+
+    epochs: int
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Where and how a run is kept: `save` writes a model folder, `about` describes the run."""
+
+    folder: Path
+    save: Save
+    about: dict[str, Any]
+
+
+class Loop:
+    """Trains `parts` on `batches` until `limits`, going on from `position`.
+
+    After each epoch: validation, a row in the record, `last/` and, if it is the best so far,
+    `best/`. Ctrl-C ends the step under way, saves, and raises `KeyboardInterrupt`.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        batches: Batches,
+        *,
+        limits: Limits,
+        keep: Keep,
+        validate: Validate | None = None,
+        position: Position | None = None,
+    ) -> None:
+        self.parts = parts
+        self.batches = batches
+        self.limits = limits
+        self.keep = keep
+        self.validate = validate
+        self.position = position or Position()
+        self._skipped: Counter[str] = Counter()
+        self._ap: float | None = None
+        self._began = self._before = 0.0
+        self._late = False
+
+    def run(self, display: Display) -> Position:
+        """Train to the end of the limits; returns how far it came."""
+        self._began, self._before = time.monotonic(), self.position.seconds
+        record = Record(self.keep.folder, self.position.epoch) if self._main else None
+        with Interrupt() as interrupt:
+            while self.position.epoch < self.limits.epochs:
+                terms = self._train_epoch(display, interrupt)
+                if interrupt.asked:
+                    self._save_last()
+                    log.warning(self._how_to_resume())
+                    raise KeyboardInterrupt(self._how_to_resume())
+                self._finish_epoch(terms, record)
+                if self._late:
+                    log.info("time is up after %d steps", self.position.step)
+                    break
+        if record is not None:
+            record.close()
+        return self.position
+
+    def _train_epoch(self, display: Display, interrupt: Interrupt) -> dict[str, float]:
+        """Steps to the end of the epoch, of the time, or until interrupted; means of the terms."""
+        self.parts.model.train()
+        means = Means()
+        self._skipped.clear()
+        for batch in self.batches.epoch(self.position.epoch, self.position.batch):
+            losses, bad = train_step(self.parts, batch)
+            self.position.batch += 1
+            self.position.step += 1
+            if bad is None:
+                means.add(losses)
+            else:
+                self._count_bad(bad)
+            display.step(self._moment(float(losses.total)))
+            self._late = self._late or self._out_of_time()
+            if anywhere(interrupt.asked or self._late, self.parts.accelerator):
+                break
+        self._check_any_step()
+        return means.all()
+
+    def _finish_epoch(self, terms: dict[str, float], record: Record | None) -> None:
+        """Validate, write the row, save `last` and perhaps `best`."""
+        epoch, at_end = self.position.epoch + 1, self.position.batch >= len(self.batches)
+        scores = self.validate(self.parts.best) if self.validate and self._main else None
+        self.parts.accelerator.wait_for_everyone()
+        self.position.seconds = self._before + time.monotonic() - self._began
+        if at_end:
+            self.position.epoch, self.position.batch = epoch, 0
+        if record is not None:
+            row = build_row(
+                terms,
+                scores,
+                epoch=epoch,
+                step=self.position.step,
+                seconds=self.position.seconds,
+                lr=self.parts.schedule.get_last_lr()[0],
+                skipped=self._skipped.total(),
+            )
+            record.add(row, terms)
+            log.info(_summary(epoch, row.loss, scores, self._skipped))
+        if scores is not None:
+            self._ap = scores.ap
+        better = scores is not None and not math.isnan(scores.ap)
+        if better and (self.position.best is None or scores.ap > self.position.best):
+            self.position.best = scores.ap
+            self.keep.save(self.parts.best, self.keep.folder / "best")
+        self._save_last()
+
+    def _save_last(self) -> None:
+        """The model to use and, beside it, all that is needed to go on."""
+        self.position.seconds = self._before + time.monotonic() - self._began
+        if self._main:
+            last = self.keep.folder / "last"
+            self.keep.save(self.parts.best, last)
+            state.write(state.take(self.parts, self.position, self.keep.about), last / "state.pt")
+        self.parts.accelerator.wait_for_everyone()
+
+    def _count_bad(self, name: str) -> None:
+        if not self._skipped[name]:
+            log.warning("step %d skipped: %s is not finite", self.position.step, name)
+        self._skipped[name] += 1
+
+    def _check_any_step(self) -> None:
+        if self._skipped.total() and self._skipped.total() >= len(self.batches):
+            name, _ = self._skipped.most_common(1)[0]
+            raise TrainingError(
+                f"every step of epoch {self.position.epoch + 1} was skipped because {name} was not "
+                "finite; lower the learning rate (train.lr) or train with train.precision=fp32"
+            )
+
+    def _moment(self, loss: float) -> Moment:
+        return Moment(
+            epoch=self.position.epoch + 1,
+            epochs=self.limits.epochs,
+            batch=self.position.batch,
+            batches=len(self.batches),
+            loss=loss,
+            ap=self._ap,
+        )
+
+    def _how_to_resume(self) -> str:
+        return (
+            f"stopped in epoch {self.position.epoch + 1} after step {self.position.step}, "
+            f"saved in {self.keep.folder / 'last'}; to go on, repeat the command with --resume"
+        )
+
+    def _out_of_time(self) -> bool:
+        limit = self.limits.minutes
+        return limit is not None and time.monotonic() - self._began >= 60 * limit
+
+    @property
+    def _main(self) -> bool:
+        return self.parts.accelerator.is_main_process
+
+
+def _summary(epoch: int, loss: float, scores: "CocoScores | None", skipped: Counter[str]) -> str:
+    """One line about an epoch."""
+    text = f"epoch {epoch}: loss {loss:.3f}"
+    if scores is not None:
+        text += f", AP {100 * scores.ap:.1f}, AP50 {100 * scores.ap50:.1f}"
+    if skipped:
+        counts = ", ".join(f"{count} by {name}" for name, count in skipped.most_common())
+        text += f", {skipped.total()} steps skipped ({counts} not finite)"
+    return text

@@ -1,0 +1,112 @@
+"""What a run needs to go on exactly where it stopped: one file, written whole or not at all."""
+
+import pickle
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leandetr.errors import CheckpointError
+from leandetr.files import whole
+from leandetr.training.step import Parts
+
+VERSION = 1
+
+
+@dataclass
+class Position:
+    """How far a run has come: `batch` batches into epoch `epoch`, both from 0."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    """Best AP of any validation so far, in 0..1."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run as it is stored: tensors and plain values only, so that loading it runs no code."""
+
+    about: dict[str, Any]
+    position: Position
+    parts: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+
+
+def take(parts: Parts, position: Position, about: dict[str, Any]) -> Snapshot:
+    """A snapshot of a run; `about` is what must be the same when it goes on."""
+    stored = {
+        "model": parts.model.state_dict(),
+        "optimiser": parts.optimiser.state_dict(),
+        "schedule": parts.schedule.state_dict(),
+        "ema": None if parts.ema is None else parts.ema.state_dict(),
+    }
+    return Snapshot(about, position, stored, _random_state())
+
+
+def restore(snapshot: Snapshot, parts: Parts) -> None:
+    """Put weights, optimiser, schedule, average and random state back."""
+    parts.model.load_state_dict(snapshot.parts["model"])
+    parts.optimiser.load_state_dict(snapshot.parts["optimiser"])
+    parts.schedule.load_state_dict(snapshot.parts["schedule"])
+    if parts.ema is not None and snapshot.parts["ema"] is not None:
+        parts.ema.load_state_dict(snapshot.parts["ema"])
+    _set_random_state(snapshot.random)
+
+
+def write(snapshot: Snapshot, path: Path) -> None:
+    """Store a snapshot; an interruption leaves the former file or the new one, never a part."""
+    content = {
+        "version": VERSION,
+        "about": snapshot.about,
+        "position": asdict(snapshot.position),
+        "parts": snapshot.parts,
+        "random": snapshot.random,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as unfinished:
+        torch.save(content, unfinished)
+
+
+def read(path: Path) -> Snapshot:
+    """The snapshot stored at `path`, on the CPU. Raises `CheckpointError` if there is none."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: there is no run to go on with; train without resume, "
+            "or name the folder of a run"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["version"] != VERSION:
+            raise CheckpointError(
+                f"{path}: expected state version {VERSION}, got {content['version']}; "
+                f"start a new run from its weights with --weights {path.parent}"
+            )
+        position = Position(**content["position"])
+        return Snapshot(content["about"], position, content["parts"], content["random"])
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: not the state of a training run ({error})") from error
+
+
+def _random_state() -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - whatever an augmentation may use
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(state["python"])

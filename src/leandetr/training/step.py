@@ -1,0 +1,75 @@
+"""One training step: forward, loss, backward, clip, update, average; nothing hidden."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from leandetr.data.loader import Batch
+from leandetr.models.detector import Detector
+from leandetr.training.criterion import Criterion, Losses
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a step uses or changes.
+
+    `model` is the bare one, which is saved; `wrapped` is the same as Accelerate prepared it
+    (autocast, several processes), which is run.
+    """
+
+    model: Detector
+    wrapped: nn.Module
+    criterion: Criterion
+    optimiser: Optimizer
+    schedule: LRScheduler
+    ema: AveragedModel | None
+    accelerator: "Accelerator"
+    clip: float  # largest norm of the gradient; 0 means any
+
+    @property
+    def best(self) -> Detector:
+        """The model to validate and save: the averaged one where there is one."""
+        return self.model if self.ema is None else cast(Detector, self.ema.module)
+
+
+def train_step(parts: Parts, batch: Batch) -> tuple[Losses, str | None]:
+    """Learn from one batch; returns its losses, and what was not finite if nothing was learned.
+
+    A step with a NaN or infinite loss or gradient changes no weight, on no process.
+    """
+    device = parts.accelerator.device
+    images = batch.images.to(device)
+    targets = [target.to(device) for target in batch.targets]
+    losses = parts.criterion(parts.wrapped(images, targets), targets)
+    bad = losses.first_bad()
+    if anywhere(bad is not None, parts.accelerator):
+        return losses, bad or "another process"
+    parts.accelerator.backward(losses.total)
+    limit = parts.clip if parts.clip > 0 else math.inf
+    norm = parts.accelerator.clip_grad_norm_(parts.wrapped.parameters(), limit)
+    if norm is not None and not bool(norm.isfinite()):
+        parts.optimiser.zero_grad()
+        return losses, "gradient"
+    parts.optimiser.step()
+    parts.optimiser.zero_grad()
+    parts.schedule.step()
+    if parts.ema is not None:
+        parts.ema.update_parameters(parts.model)
+    return losses, None
+
+
+def anywhere(here: bool, accelerator: "Accelerator") -> bool:
+    """Whether `here` is true on any process; all of them must ask."""
+    if accelerator.num_processes == 1:
+        return here
+    flag = torch.tensor(float(here), device=accelerator.device)
+    return bool(accelerator.reduce(flag, reduction="sum") > 0)
