@@ -1,0 +1,153 @@
+"""Files and Pillow images become upright 8-bit RGB arrays; whatever goes wrong is one sentence.
+
+`images.read_image` is the public door; this file knows the modes, the limits and the traps.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from leandetr.errors import ImageError, ImageTooLarge, UnreadableImage
+
+Result = TypeVar("Result")
+
+_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap height and width
+_pil_limit = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Upright RGB, and what was changed or left out on the way."""
+
+    pixels: UInt8[np.ndarray, "H W 3"]
+    notes: tuple[str, ...]
+
+
+def decode_file(path: Path, max_pixels: int) -> Decoded:
+    """Decode the first frame of a file. Raises `UnreadableImage` or `ImageTooLarge`."""
+    if path.is_file() and path.stat().st_size == 0:
+        raise UnreadableImage(f"{path.name}: is empty (0 bytes), expected an image")
+    with _own_limit():
+        image = Image.open(path)
+    with image:
+        return decode_pil(image, path.name, max_pixels)
+
+
+def decode_pil(image: Image.Image, name: str, max_pixels: int) -> Decoded:
+    """Upright RGB of a Pillow image in any mode; the image itself is left as it was."""
+    check_pixels(name, image.height, image.width, max_pixels)
+    notes = []
+    with _own_limit():
+        frames = getattr(image, "n_frames", 1)
+        image.load()
+    if frames > 1:
+        notes.append(f"first of {frames} frames")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in _SIXTEEN_BIT:
+        notes.append("16 bit scaled to 8")
+        upright = _from_sixteen_bit(upright, name)
+    elif upright.mode == "F":
+        notes.append("float scaled to 8 bit")
+        upright = Image.fromarray(to_bytes(np.asarray(upright), name))
+    elif upright.mode in _ALPHA or "transparency" in upright.info:
+        notes.append("alpha composited over white")
+        upright = _over_white(upright)
+    # a copy, because Pillow's own buffer is read-only
+    return Decoded(np.array(upright.convert("RGB")), tuple(notes))
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a file as shown upright, read from its header alone.
+
+    Raises `UnreadableImage` if the header cannot be read.
+    """
+
+    def look() -> tuple[int, int]:
+        with _own_limit(), Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        return (width, height) if turned else (height, width)
+
+    return guarded(path.name, look)
+
+
+def guarded(name: str, read: Callable[[], Result]) -> Result:
+    """Run `read` and turn whatever it throws into one sentence that starts with `name`."""
+    try:
+        return read()
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise UnreadableImage(f"{name}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise UnreadableImage(f"{name}: is a folder, expected an image file") from None
+    except PermissionError:
+        raise UnreadableImage(f"{name}: may not be read; check its permissions") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableImage(
+            f"{name}: is not an image of a known format; convert it to JPEG or PNG"
+        ) from None
+    except Exception as error:  # on damaged bytes decoders raise nearly anything
+        raise UnreadableImage(
+            f"{name}: cannot be decoded, it may be truncated or damaged ({error})"
+        ) from error
+
+
+def check_pixels(name: str, height: int, width: int, max_pixels: int) -> None:
+    """Refuse sizes above the limit (`ImageTooLarge`) and empty ones (`UnreadableImage`)."""
+    if height * width > max_pixels:
+        raise ImageTooLarge(
+            f"{name}: {width} x {height} is {height * width:,} pixels, the limit is "
+            f"{max_pixels:,}; pass max_pixels={height * width} if you trust the file"
+        )
+    if height * width == 0:
+        raise UnreadableImage(f"{name}: {width} x {height} has no pixels, expected at least 1 x 1")
+
+
+def to_bytes(values: np.ndarray, name: str) -> np.ndarray:
+    """Floats in 0..1 as 0..255; NaN and other ranges are refused, not guessed."""
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UnreadableImage(f"{name}: has NaN or infinite values, expected 0..1")
+    if low < 0 or high > 1:
+        raise UnreadableImage(
+            f"{name}: expected float values in 0..1, got {low:g}..{high:g}; "
+            "scale them, or pass uint8"
+        )
+    return (values * 255 + 0.5).astype(np.uint8)
+
+
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Switch Pillow's own pixel limit off: ours is checked on the header, and can be raised."""
+    with _pil_limit:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    colour = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
+
+
+def _from_sixteen_bit(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UnreadableImage(
+            f"{name}: expected 16-bit values, got {values.min()}..{values.max()}; save it as 8 bit"
+        )
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
