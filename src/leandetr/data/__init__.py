@@ -1,0 +1,46 @@
+"""Data sets: annotations to samples, samples to augmented batches."""
+
+from leandetr.data.coco import load_data, read_coco
+from leandetr.data.dataset import (
+    Category,
+    DetectionData,
+    Sample,
+    require_boxes,
+    subset,
+    to_coco,
+)
+from leandetr.data.loader import Batch, DetectionSet, Item, collate
+from leandetr.data.splits import find_split, find_splits
+from leandetr.data.transforms import (
+    AugmentConfig,
+    DetrAugment,
+    LsjAugment,
+    PlainAugment,
+    SmallDataAugment,
+    augmentations,
+)
+from leandetr.data.view import View
+
+__all__ = [
+    "AugmentConfig",
+    "Batch",
+    "Category",
+    "DetectionData",
+    "DetectionSet",
+    "DetrAugment",
+    "Item",
+    "LsjAugment",
+    "PlainAugment",
+    "Sample",
+    "SmallDataAugment",
+    "View",
+    "augmentations",
+    "collate",
+    "find_split",
+    "find_splits",
+    "load_data",
+    "read_coco",
+    "require_boxes",
+    "subset",
+    "to_coco",
+]
