@@ -1,0 +1,185 @@
+"""Official key names to ours and back: every key is used once, every parameter is filled once.
+
+Keys are matched by templates: `{i}` stands for one dotted part, `{rest}` for everything that
+follows. The same template reads a checkpoint and writes one.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from leandetr.errors import CheckpointMismatch
+
+SHOWN = 5
+"""How many keys of each side an error lists."""
+
+
+@dataclass(frozen=True)
+class Rename:
+    """One official key is one of our parameters."""
+
+    official: str
+    ours: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """An official key repeats another: modules that share weights are stored many times."""
+
+    official: str
+    of: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """An official key that has no use here, and why."""
+
+    official: str
+    reason: str
+
+
+Rule = Rename | Alias | Drop
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A state dict under our names, and the official keys left out with their reasons."""
+
+    state: dict[str, Tensor]
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+def to_ours(official: Mapping[str, Tensor], rules: Sequence[Rule]) -> Converted:
+    """Rename a whole official state dict; the first rule that matches a key decides.
+
+    Raises `CheckpointMismatch` for keys that no rule knows, for two keys that claim one parameter,
+    and for an alias whose values differ from what it repeats.
+    """
+    converted = Converted({})
+    unknown = []
+    for key, value in official.items():
+        rule, name = _first(key, rules)
+        match rule:
+            case Rename():
+                if name in converted.state:
+                    raise CheckpointMismatch(f"two official keys fill {name}; one is {key}")
+                converted.state[name] = value
+            case Alias():
+                _check_alias(official, key, name)
+            case Drop(_, reason):
+                converted.dropped[key] = reason
+            case None:
+                unknown.append(key)
+    if unknown:
+        raise CheckpointMismatch(f"{len(unknown)} official keys are not known: {_some(unknown)}")
+    return converted
+
+
+def to_official(ours: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
+    """Rename our state dict to the official keys, aliases included; dropped keys do not return.
+
+    Raises `CheckpointMismatch` for a parameter that no rule names.
+    """
+    renames = [(rule.ours, rule.official) for rule in rules if isinstance(rule, Rename)]
+    official: dict[str, Tensor] = {}
+    for key, value in ours.items():
+        name = _rename(key, renames)
+        if name is None:
+            raise CheckpointMismatch(f"no official name for {key}")
+        official[name] = value
+    repeats = [(rule.of, rule.official) for rule in rules if isinstance(rule, Alias)]
+    for source, copy in repeats:
+        for key in list(official):
+            name = _rename(key, [(source, copy)])
+            if name is not None:
+                official[name] = official[key]
+    return official
+
+
+def fill(model: nn.Module, official: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, str]:
+    """Load an official state dict strictly into `model`; returns the dropped keys with reasons.
+
+    Raises `CheckpointMismatch` listing both sides: keys the model lacks, parameters left unfilled,
+    shapes that differ.
+    """
+    converted = to_ours(official, rules)
+    wanted = model.state_dict()
+    check_fits(wanted, converted.state)
+    with torch.no_grad():
+        model.load_state_dict(converted.state)
+    return converted.dropped
+
+
+def check_fits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Raise `CheckpointMismatch` unless both have the same keys with the same shapes."""
+    unfilled = [key for key in wanted if key not in given]
+    foreign = [key for key in given if key not in wanted]
+    if unfilled or foreign:
+        raise CheckpointMismatch(
+            f"weights and model differ: {len(unfilled)} parameters are not filled "
+            f"({_some(unfilled)}); {len(foreign)} keys have no place ({_some(foreign)})"
+        )
+    for key, tensor in wanted.items():
+        if tensor.shape != given[key].shape:
+            raise CheckpointMismatch(
+                f"{key}: expected shape {tuple(tensor.shape)}, got {tuple(given[key].shape)}"
+            )
+
+
+def _first(key: str, rules: Iterable[Rule]) -> tuple[Rule | None, str]:
+    """The first rule that knows `key`, and the name it leads to."""
+    for rule in rules:
+        match rule:
+            case Rename(official, ours):
+                name = _rename(key, [(official, ours)])
+            case Alias(official, of):
+                name = _rename(key, [(official, of)])
+            case Drop(official, _):
+                name = _rename(key, [(official, "")])
+        if name is not None:
+            return rule, name
+    return None, ""
+
+
+def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:
+    for template, target in pairs:
+        found = _pattern(template).fullmatch(key)
+        if found:
+            return target.format(**found.groupdict())
+    return None
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """`{rest}` matches anything, any other `{name}` one part; a name used twice matches itself."""
+    pattern, seen = "", set()
+    for piece in re.split(r"(\{\w+\})", template):
+        if not piece.startswith("{"):
+            pattern += re.escape(piece)
+            continue
+        name = piece[1:-1]
+        body = ".+" if name == "rest" else r"[^.]+"
+        pattern += f"(?P={name})" if name in seen else f"(?P<{name}>{body})"
+        seen.add(name)
+    return re.compile(pattern)
+
+
+def _check_alias(official: Mapping[str, Tensor], key: str, source: str) -> None:
+    if source not in official:
+        raise CheckpointMismatch(f"{key} repeats {source}, which is not there")
+    if not torch.equal(official[key], official[source]):
+        raise CheckpointMismatch(
+            f"{key} and {source} differ, though the model shares them; "
+            "was it trained with separate heads? type --set model.shared_heads=false"
+        )
+
+
+def _some(keys: Sequence[str]) -> str:
+    if not keys:
+        return "none"
+    more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return ", ".join(keys[:SHOWN]) + more

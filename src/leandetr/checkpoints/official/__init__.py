@@ -1,0 +1,1 @@
+"""Key maps of the official repositories, one file a paper."""

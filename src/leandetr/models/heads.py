@@ -1,0 +1,97 @@
+"""What turns query features into classes and boxes."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from leandetr.nn import grid
+from leandetr.nn.feed_forward import MLP
+from leandetr.types import Tokens
+
+PRIOR = 0.01
+"""Every class starts at this probability (focal loss, arXiv 1708.02002)."""
+BOX_DEPTH = 3
+"""Linear layers of a box head, in the whole family."""
+
+
+def class_head(dim: int, classes: int) -> nn.Linear:
+    """A linear class head whose bias starts every class at `PRIOR`."""
+    head = nn.Linear(dim, classes)
+    nn.init.constant_(head.bias, -math.log((1 - PRIOR) / PRIOR))
+    return head
+
+
+def box_head(dim: int) -> MLP:
+    """A box head that starts by moving nothing."""
+    head = MLP(dim, dim, 4, depth=BOX_DEPTH)
+    last = head.layers[-1]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return head
+
+
+class PredictionHeads(nn.Module):
+    """Class and box heads of the decoder: `layers` of each, or one that serves all layers."""
+
+    def __init__(self, dim: int, classes: int, *, layers: int, shared: bool) -> None:
+        super().__init__()
+        count = 1 if shared else layers
+        self.classes = nn.ModuleList(class_head(dim, classes) for _ in range(count))
+        self.boxes = nn.ModuleList(box_head(dim) for _ in range(count))
+
+    def logits(self, layer: int, features: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q K"]:
+        """Class logits of a decoder layer's queries."""
+        return self.classes[min(layer, len(self.classes) - 1)](features)
+
+    def shift(self, layer: int, features: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q 4"]:
+        """How far, in logits, each query's reference box moves."""
+        return self.boxes[min(layer, len(self.boxes) - 1)](features)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Tokens as box candidates. `box_logits` are +inf where a token may not propose."""
+
+    features: Float[Tensor, "N S C"]
+    logits: Float[Tensor, "N S K"]
+    box_logits: Float[Tensor, "N S 4"]
+    valid: Bool[Tensor, "N S"]
+
+
+class ProposalHead(nn.Module):
+    """Scores tokens as box candidates: two-stage Deformable DETR (arXiv 2010.04159), appendix.
+
+    Handed to query sources and scoring encoders, so that its weights have one home.
+    """
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.classes = class_head(dim, classes)
+        self.boxes = box_head(dim)
+        nn.init.xavier_uniform_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, tokens: Tokens) -> Proposals:
+        """Score every token.
+
+        A padded token, or one whose proposal leaves the window, is described by zeros and keeps
+        a box logit of +inf (IDEA-Research/DINO:models/dino/utils.py,
+        gen_encoder_output_proposals); it can still be chosen when its score is high.
+        """
+        boxes = grid.proposals(tokens)
+        valid = grid.valid_proposals(boxes, tokens.padding)
+        box_logits = torch.log(boxes / (1 - boxes)).masked_fill(~valid[..., None], torch.inf)
+        memory = tokens.features.masked_fill(~valid[..., None], 0.0)
+        features = self.norm(self.project(memory))
+        return Proposals(features, self.classes(features), box_logits, valid)
+
+    def place(
+        self, features: Float[Tensor, "N Q C"], box_logits: Float[Tensor, "N Q 4"]
+    ) -> Float[Tensor, "N Q 4"]:
+        """Refined box logits of the tokens described by `features`."""
+        return self.boxes(features) + box_logits

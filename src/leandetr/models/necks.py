@@ -1,0 +1,121 @@
+"""From feature maps to tokens: one width for all levels, extra coarse levels, positions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from leandetr.errors import RecipeError
+from leandetr.nn.grid import valid_ratio
+from leandetr.nn.position import sine_grid
+from leandetr.registry import Registry
+from leandetr.types import FeatureMaps, Images, Tokens
+
+necks = Registry("neck")
+
+NORM_GROUPS = 32
+"""Groups of the norm after each projection (Deformable DETR)."""
+
+
+@necks.register("channel-mapper")
+@dataclass(frozen=True)
+class ChannelMapperConfig:
+    """Deformable family: 1x1 projections, and stride-2 convolutions for levels beyond the last.
+
+    `temperature` and `offset` shape the position embedding: 20 and 0 in DINO, 10000 and -0.5 in
+    Deformable DETR.
+    """
+
+    levels: int = 4
+    temperature: float = 20.0
+    offset: float = 0.0
+
+    def build(self, dim: int, channels: Sequence[int]) -> nn.Module:
+        """The neck for a backbone with `channels` (finest first)."""
+        return ChannelMapper(
+            dim,
+            channels,
+            levels=self.levels,
+            temperature=self.temperature,
+            offset=self.offset,
+        )
+
+
+class ChannelMapper(nn.Module):
+    """Projects every map to `dim` channels and rolls all levels into one row of tokens."""
+
+    def __init__(
+        self,
+        dim: int,
+        channels: Sequence[int],
+        *,
+        levels: int,
+        temperature: float,
+        offset: float,
+    ) -> None:
+        super().__init__()
+        if levels < len(channels):
+            raise RecipeError(
+                f"expected at least {len(channels)} levels, as many as the backbone's outputs; "
+                f"got {levels}; type neck.levels={len(channels)} or drop backbone outputs"
+            )
+        extra = levels - len(channels)
+        inputs = [channels[-1], *[dim] * (extra - 1)] if extra else []
+        self.project = nn.ModuleList(_projection(width, dim, size=1) for width in channels)
+        self.extend = nn.ModuleList(_projection(width, dim, size=3) for width in inputs)
+        self.level_embedding = nn.Parameter(torch.empty(levels, dim))
+        self.temperature = temperature
+        self.offset = offset
+        nn.init.normal_(self.level_embedding)
+
+    def forward(self, features: FeatureMaps, images: Images) -> Tokens:
+        """Tokens of all levels; extra levels take the padding of the whole image."""
+        maps = [layer(x) for layer, x in zip(self.project, features.maps, strict=True)]
+        padding = list(features.padding)
+        coarse = features.maps[-1]
+        for layer in self.extend:
+            coarse = layer(coarse)
+            maps.append(coarse)
+            padding.append(shrink(images.padding, coarse))
+        return self._tokens(maps, padding)
+
+    def _tokens(self, maps: list[Tensor], padding: list[Tensor]) -> Tokens:
+        position = [
+            sine_grid(
+                hole,
+                x.shape[1],
+                temperature=self.temperature,
+                offset=self.offset,
+                dtype=x.dtype,
+            ).flatten(1, 2)
+            + embedding
+            for x, hole, embedding in zip(maps, padding, self.level_embedding, strict=True)
+        ]
+        return Tokens(
+            features=torch.cat([rearrange(x, "N C H W -> N (H W) C") for x in maps], dim=1),
+            position=torch.cat(position, dim=1),
+            padding=torch.cat([hole.flatten(1) for hole in padding], dim=1),
+            valid_ratios=torch.stack([valid_ratio(hole, maps[0].dtype) for hole in padding], 1),
+            shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
+        )
+
+
+def shrink(
+    padding: Bool[Tensor, "N H W"], like: Float[Tensor, "N C h w"]
+) -> Bool[Tensor, "N h w"]:
+    """The image's padding at the size of a map: nearest, as official code does."""
+    return F.interpolate(padding[None].float(), size=like.shape[-2:])[0].to(torch.bool)
+
+
+def _projection(inputs: int, dim: int, *, size: int) -> nn.Sequential:
+    """Convolution and group norm: 1x1, or 3x3 of stride 2."""
+    convolution = nn.Conv2d(inputs, dim, size, stride=2 if size == 3 else 1, padding=size // 2)
+    nn.init.xavier_uniform_(convolution.weight)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    groups = next(n for n in range(min(NORM_GROUPS, dim), 0, -1) if dim % n == 0)
+    return nn.Sequential(convolution, nn.GroupNorm(groups, dim))

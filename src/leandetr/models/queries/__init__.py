@@ -1,0 +1,6 @@
+"""Where queries come from, and the groups that are added in training only."""
+
+from leandetr.models.queries import denoising, mixed
+from leandetr.models.queries.base import QuerySource, TrainingGroup, groups, sources
+
+__all__ = ["QuerySource", "TrainingGroup", "denoising", "groups", "mixed", "sources"]

@@ -1,0 +1,199 @@
+"""Contrastive denoising of DINO (arXiv 2203.03605), section 3.3: training only.
+
+Noised copies of the targets ask to be restored. Each copy comes in two halves: positives, moved by
+less than half a box, are to find their target; negatives, moved by more, are to find nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from leandetr import boxes as frames
+from leandetr.errors import RecipeError
+from leandetr.models.encoders.base import Dims
+from leandetr.models.heads import ProposalHead
+from leandetr.models.queries.base import groups
+from leandetr.types import Group, Known, Queries, Target, Tokens
+
+BOX_EPS = 1e-3
+"""Clamp of the inverse sigmoid of noised boxes (IDEA-Research/DINO:util/misc.py)."""
+BUDGET_FROM = 100
+"""From this doubled budget on it counts queries; below, it counts groups (official code)."""
+
+
+@groups.register("denoising")
+@dataclass(frozen=True)
+class DenoisingConfig:
+    """`budget` is the official `dn_number`: how many positives a batch spends on an image."""
+
+    budget: int = 100
+    label_noise: float = 0.5
+    box_noise: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise RecipeError(
+                f"expected a denoising budget of at least 1; got {self.budget}; "
+                "to train without denoising type --set model.groups=[]"
+            )
+
+    def build(self, dims: Dims) -> nn.Module:
+        """The training group for a detector of these sizes."""
+        return Denoising(
+            dims.dim,
+            dims.classes,
+            budget=self.budget,
+            label_noise=self.label_noise,
+            box_noise=self.box_noise,
+        )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random draws for every slot: `label_chance`, `size` uniform in [0, 1), `sign` -1 or 1."""
+
+    label_chance: Float[Tensor, "N G"]
+    label: Int[Tensor, "N G"]
+    sign: Float[Tensor, "N G 4"]
+    size: Float[Tensor, "N G 4"]
+
+
+def draw_noise(images: int, slots: int, classes: int, device: torch.device) -> Noise:
+    """Fresh draws from PyTorch's generator of the device."""
+    return Noise(
+        torch.rand(images, slots, device=device),
+        torch.randint(classes, (images, slots), device=device),
+        torch.randint(2, (images, slots, 4), device=device) * 2.0 - 1,
+        torch.rand(images, slots, 4, device=device),
+    )
+
+
+class Denoising(nn.Module):
+    """Adds a group of noised targets that only see their own copy and the main queries.
+
+    The label table has a row more than there are classes, as in the official checkpoints.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        *,
+        budget: int,
+        label_noise: float,
+        box_noise: float,
+        draw: Callable[[int, int, int, torch.device], Noise] = draw_noise,
+    ) -> None:
+        super().__init__()
+        self.labels = nn.Embedding(classes + 1, dim)
+        self.classes = classes
+        self.budget = budget
+        self.label_noise = label_noise
+        self.box_noise = box_noise
+        self.draw = draw
+
+    def forward(
+        self,
+        queries: Queries,
+        tokens: Tokens,
+        proposals: ProposalHead | None,
+        targets: Sequence[Target],
+    ) -> Queries:
+        """The queries with a denoising group behind them; without any target it is empty.
+
+        Slots of images with fewer targets than the fullest hold zeros and the box (0.5, 0.5,
+        0.5, 0.5); they count as background and are not hidden (official code).
+        """
+        if queries.reference is None:
+            raise RecipeError("denoising needs queries with boxes; use queries 'mixed'")
+        copies = Copies.of(targets, self._copies(targets))
+        noise = self.draw(len(targets), copies.slots, self.classes, queries.content.device)
+        content = self.labels(self._noised_labels(copies, noise))
+        content = content * copies.used[..., None]
+        noised = frames.inverse_sigmoid(self._noised_boxes(copies, noise), BOX_EPS)
+        reference = (noised * copies.used[..., None]).sigmoid()
+        start = queries.content.shape[1]
+        group = Group("denoising", start, start + copies.slots, copies.assignment())
+        return replace(
+            queries,
+            content=torch.cat((queries.content, content.to(queries.content.dtype)), dim=1),
+            reference=torch.cat((queries.reference, reference), dim=1),
+            hidden=_hide(start, copies),
+            groups=(*queries.groups, group),
+        )
+
+    def _copies(self, targets: Sequence[Target]) -> int:
+        """How many noised copies of the targets; see `BUDGET_FROM`."""
+        fullest = max((len(target.labels) for target in targets), default=0)
+        if fullest == 0:
+            return 1
+        doubled = 2 * self.budget
+        return max(doubled // (2 * fullest), 1) if doubled >= BUDGET_FROM else doubled
+
+    def _noised_labels(self, copies: "Copies", noise: Noise) -> Int[Tensor, "N G"]:
+        """Labels with a share of `label_noise` / 2 replaced by random ones."""
+        flip = noise.label_chance < self.label_noise * 0.5
+        return torch.where(flip, noise.label, copies.labels)
+
+    def _noised_boxes(self, copies: "Copies", noise: Noise) -> Float[Tensor, "N G 4"]:
+        """Boxes whose corners moved by up to half a side, negatives by half to a whole one."""
+        half = copies.boxes[..., 2:].repeat(1, 1, 2) / 2
+        step = (noise.size + copies.negative[:, None]) * noise.sign * half * self.box_noise
+        corners = frames.cxcywh_to_xyxy(copies.boxes) + step
+        return frames.xyxy_to_cxcywh(corners.clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The targets of a batch, repeated: per copy a positive and a negative half of T slots each."""
+
+    labels: Int[Tensor, "N G"]
+    boxes: Float[Tensor, "N G 4"]
+    used: Bool[Tensor, "N G"]
+    index: Int[Tensor, " G"]
+    copy: Int[Tensor, " G"]
+    negative: Bool[Tensor, " G"]
+    count: int
+
+    @staticmethod
+    def of(targets: Sequence[Target], count: int) -> "Copies":
+        """`count` copies of the targets, padded to the fullest image."""
+        labels = pad_sequence([t.labels for t in targets], batch_first=True)
+        boxes = pad_sequence([t.boxes for t in targets], batch_first=True)
+        fullest, device = labels.shape[1], labels.device
+        lengths = torch.tensor([len(t.labels) for t in targets], device=device)
+        slot = torch.arange(2 * count * fullest, device=device)
+        index = slot % max(fullest, 1)
+        half = torch.div(slot, max(fullest, 1), rounding_mode="floor")
+        return Copies(
+            labels=labels[:, index],
+            boxes=boxes[:, index],
+            used=index < lengths[:, None],
+            index=index,
+            copy=torch.div(half, 2, rounding_mode="floor"),
+            negative=half % 2 == 1,
+            count=count,
+        )
+
+    @property
+    def slots(self) -> int:
+        """Number of queries in the group."""
+        return len(self.index)
+
+    def assignment(self) -> Known:
+        """Positives restore their target, everything else is background."""
+        positive = self.used & ~self.negative
+        return Known(torch.where(positive, self.index, -1), self.count)
+
+
+def _hide(main: int, copies: Copies) -> Bool[Tensor, "Q Q"]:
+    """Main queries see no copy; a copy sees itself and the main queries."""
+    copy = F.pad(copies.copy, (main, 0), value=-1)
+    foreign = copy[:, None] != copy
+    foreign[main:, :main] = False
+    return foreign

@@ -1,0 +1,42 @@
+"""Dense multi-head attention, with positions added to queries and keys only."""
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention; parameters as in `nn.MultiheadAttention`, one matrix for q, k, v."""
+
+    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.inputs = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.inputs.weight)
+        nn.init.zeros_(self.inputs.bias)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(
+        self,
+        query: Float[Tensor, "N Q C"],
+        key: Float[Tensor, "N S C"],
+        value: Float[Tensor, "N S C"],
+        *,
+        hidden: Bool[Tensor, "Q S"] | None = None,
+    ) -> Float[Tensor, "N Q C"]:
+        """Each query's mean of values; `hidden[i, j]` is True where query i may not see key j."""
+        weights = self.inputs.weight.chunk(3)
+        biases = self.inputs.bias.chunk(3)
+        asked, keys, values = (
+            rearrange(F.linear(x, weight, bias), "N Q (M D) -> N M Q D", M=self.heads)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        seen = None if hidden is None else ~hidden
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(
+            asked, keys, values, attn_mask=seen, dropout_p=dropout
+        )
+        return self.output(rearrange(mixed, "N M Q D -> N Q (M D)"))

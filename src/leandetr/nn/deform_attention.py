@@ -1,0 +1,198 @@
+"""The two attention modules of the family: projections around the sampling operators.
+
+Both ask with `query` (position already added) around `reference` and read `memory`; `attend`
+is all that encoders and decoders know of them.
+"""
+
+import math
+from typing import Protocol, runtime_checkable
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from leandetr import ops
+from leandetr.errors import RecipeError
+from leandetr.types import Shapes
+
+BOX_SHARE = 0.5
+"""An offset of `points` steps reaches half the box (Deformable DETR, 4-wide references)."""
+
+
+@runtime_checkable
+class SampledAttention(Protocol):
+    """What a layer may know of its attention."""
+
+    def __call__(
+        self,
+        query: Float[Tensor, "N Q C"],
+        reference: Float[Tensor, "N Q L R"],
+        memory: Float[Tensor, "N S C"],
+        shapes: Shapes,
+        padding: Bool[Tensor, "N S"],
+    ) -> Float[Tensor, "N Q C"]: ...
+
+
+class Offsets(nn.Module):
+    """Predicts where each head looks: offsets around a reference point or inside a box.
+
+    With `shared`, one set of offsets serves all levels, each in its own cells (`same_loc` of
+    IDEA-Research/Lite-DETR).
+    """
+
+    def __init__(
+        self, dim: int, *, heads: int, levels: int, points: int, shared: bool = False
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.levels = levels
+        self.points = points
+        self.own_levels = 1 if shared else levels
+        self.linear = nn.Linear(dim, heads * self.own_levels * points * 2)
+        self._start_as_star()
+
+    def _start_as_star(self) -> None:
+        """Heads look along rays at equal angles, point p at distance p + 1."""
+        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        rays = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        rays = rays / rays.abs().amax(dim=-1, keepdim=True)  # M 2
+        distances = torch.arange(1, self.points + 1, dtype=rays.dtype)
+        star = rays[:, None, None] * distances[:, None]  # M 1 P 2
+        nn.init.zeros_(self.linear.weight)
+        with torch.no_grad():
+            self.linear.bias.copy_(star.expand(-1, self.own_levels, -1, -1).flatten())
+
+    def forward(
+        self,
+        query: Float[Tensor, "N Q C"],
+        reference: Float[Tensor, "N Q L R"],
+        shapes: Shapes,
+    ) -> Float[Tensor, "N Q M L P 2"]:
+        """Sampling locations in (0,1) of each padded level."""
+        offsets = rearrange(
+            self.linear(query),
+            "N Q (M L P xy) -> N Q M L P xy",
+            M=self.heads,
+            P=self.points,
+            xy=2,
+        )
+        centre = reference[:, :, None, :, None, :2]  # N Q 1 L 1 2
+        if reference.shape[-1] == 2:
+            one = torch.ones((), dtype=offsets.dtype, device=offsets.device)
+            sides = torch.stack([torch.stack((one * w, one * h)) for h, w in shapes])  # L 2
+            return centre + offsets / sides[:, None]
+        box = reference[:, :, None, :, None, 2:]
+        return centre + offsets / self.points * box * BOX_SHARE
+
+
+class DeformAttention(nn.Module):
+    """Multi-scale deformable attention: Deformable DETR (arXiv 2010.04159), section 4.1.
+
+    The weights of the samples are predicted from the query alone.
+    """
+
+    def __init__(
+        self, dim: int, *, heads: int, levels: int, points: int, shared_offsets: bool = False
+    ) -> None:
+        super().__init__()
+        _check_heads(dim, heads)
+        self.offsets = Offsets(
+            dim, heads=heads, levels=levels, points=points, shared=shared_offsets
+        )
+        self.weights = nn.Linear(dim, heads * levels * points)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        _start_evenly(self.value, self.output)
+
+    def forward(
+        self,
+        query: Float[Tensor, "N Q C"],
+        reference: Float[Tensor, "N Q L R"],
+        memory: Float[Tensor, "N S C"],
+        shapes: Shapes,
+        padding: Bool[Tensor, "N S"],
+    ) -> Float[Tensor, "N Q C"]:
+        """What each query gathers from `memory`; padded tokens count as zero."""
+        heads = self.offsets.heads
+        value = _project(self.value, memory, padding, heads)
+        locations = self.offsets(query, reference, shapes)
+        logits = rearrange(self.weights(query), "N Q (M LP) -> N Q M LP", M=heads)
+        weights = rearrange(
+            logits.softmax(dim=-1), "N Q M (L P) -> N Q M L P", P=self.offsets.points
+        )
+        return self.output(ops.deform_attn(value, shapes, locations, weights))
+
+
+class KeyAwareAttention(nn.Module):
+    """Key-aware deformable attention: Lite DETR (arXiv 2303.07335), section 3.4.
+
+    The weights come from comparing the query with the sampled keys. With `own_key` keys have a
+    projection of their own; without it the projected value is the key, as in every released model
+    (`proj_key=False`: IDEA-Research/Lite-DETR:config/DINO/coco_transformer.py:23).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int,
+        levels: int,
+        points: int,
+        shared_offsets: bool = False,
+        own_key: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_heads(dim, heads)
+        self.offsets = Offsets(
+            dim, heads=heads, levels=levels, points=points, shared=shared_offsets
+        )
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim) if own_key else None
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+        _start_evenly(self.query, self.value, self.output)
+        if self.key is not None:
+            _start_evenly(self.key)
+
+    def forward(
+        self,
+        query: Float[Tensor, "N Q C"],
+        reference: Float[Tensor, "N Q L R"],
+        memory: Float[Tensor, "N S C"],
+        shapes: Shapes,
+        padding: Bool[Tensor, "N S"],
+    ) -> Float[Tensor, "N Q C"]:
+        """What each query gathers from `memory`; a padded token has logit 0 and value 0."""
+        heads = self.offsets.heads
+        value = _project(self.value, memory, padding, heads)
+        key = value if self.key is None else _project(self.key, memory, padding, heads)
+        asked = rearrange(self.query(query), "N Q (M D) -> N Q M D", M=heads)
+        locations = self.offsets(query, reference, shapes)
+        return self.output(ops.key_aware_attn(asked, key, value, shapes, locations))
+
+
+def _project(
+    linear: nn.Linear, memory: Float[Tensor, "N S C"], padding: Bool[Tensor, "N S"], heads: int
+) -> Float[Tensor, "N S M D"]:
+    """Project all tokens and zero the padded ones, after the bias, as official code does."""
+    projected = linear(memory).masked_fill(padding[..., None], 0.0)
+    return rearrange(projected, "N S (M D) -> N S M D", M=heads)
+
+
+def _start_evenly(*layers: nn.Linear) -> None:
+    """Xavier weights and zero biases (fundamentalvision/Deformable-DETR, _reset_parameters)."""
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def _check_heads(dim: int, heads: int) -> None:
+    """Refuse a width that the heads cannot share. Raises `RecipeError`."""
+    if dim % heads:
+        fitting = [n for n in range(1, dim + 1) if dim % n == 0]
+        raise RecipeError(
+            f"dim {dim} is not a multiple of heads {heads}; choose heads from {fitting}"
+        )

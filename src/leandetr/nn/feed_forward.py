@@ -1,0 +1,38 @@
+"""MLP and the feed-forward block of a transformer layer."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; `depth` of them, `hidden` wide inside."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, *, depth: int) -> None:
+        super().__init__()
+        widths = [inputs, *[hidden] * (depth - 1), outputs]
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
+
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        """Apply all layers; no activation after the last."""
+        *inner, last = self.layers
+        for layer in inner:
+            x = F.relu(layer(x))
+        return last(x)
+
+
+class FeedForward(nn.Module):
+    """x + MLP(x), then layer norm: the second half of every layer of the family (post-norm)."""
+
+    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dim, hidden)
+        self.linear2 = nn.Linear(hidden, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
+        """Refine each token by itself."""
+        inner = self.dropout(F.relu(self.linear1(x)))
+        return self.norm(x + self.dropout(self.linear2(inner)))

@@ -1,0 +1,52 @@
+"""Which implementation of an operator runs: the one piece of global state in the library.
+
+A plain module global, because Dynamo cannot trace a `ContextVar`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from leandetr.errors import RecipeError
+
+BACKENDS = ("auto", "reference", "operator")
+"""`auto`: a kernel where one is registered for the device, else the reference.
+`reference`: plain PyTorch, differentiated by PyTorch.
+`operator`: the custom operator on every device; it recomputes in the backward pass."""
+
+KERNEL_DEVICES: set[str] = set()
+"""Device types for which a kernel has been registered behind the custom operators."""
+
+_backend = "auto"
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names `use_backend` takes."""
+    return BACKENDS
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run the operators inside the block on one backend: for tests, and for doubt.
+
+    Raises `RecipeError` for a name that `available_backends` does not list.
+    """
+    global _backend
+    if name not in BACKENDS:
+        raise RecipeError(f"expected a backend of {', '.join(BACKENDS)}; got '{name}'")
+    before, _backend = _backend, name
+    try:
+        yield
+    finally:
+        _backend = before
+
+
+def calls_operator(tensor: Tensor) -> bool:
+    """True where a call on `tensor` goes through the custom operator."""
+    if torch.compiler.is_exporting():
+        return False
+    if _backend == "auto":
+        return tensor.device.type in KERNEL_DEVICES
+    return _backend == "operator"

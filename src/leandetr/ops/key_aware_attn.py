@@ -1,0 +1,123 @@
+"""Key-aware deformable attention: dispatch, custom operator, fake, autograd, FLOP formula."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from leandetr.ops import reference
+from leandetr.ops.backend import calls_operator
+from leandetr.ops.deform_attn import flat, paired, samples
+from leandetr.types import Shapes
+
+MULTIPLY_ADDS_A_SAMPLE = 10
+"""Four to interpolate the key, one for its logit, four to interpolate the value, one to weigh."""
+MULTIPLY_ADDS_A_SHARED_SAMPLE = 6
+"""The same with one interpolation for both."""
+
+
+def key_aware_attn(
+    query: Float[Tensor, "N Q M D"],
+    key: Float[Tensor, "N S M D"],
+    value: Float[Tensor, "N S M D"],
+    shapes: Shapes,
+    locations: Float[Tensor, "N Q M L P 2"],
+) -> Float[Tensor, "N Q M*D"]:
+    """Attention of each query over the keys and values sampled at its `locations`.
+
+    Locations are (x, y) in (0,1) of each padded level; a sample outside has logit 0, value 0,
+    and stays in the softmax. Pass the same tensor as key and value to sample it only once.
+    Source: Lite DETR (arXiv 2303.07335), section 3.4.
+    """
+    if calls_operator(value):
+        own = None if key is value else key
+        return _op(query, own, value, flat(shapes), locations)
+    return reference.key_aware_attn(query, key, value, shapes, locations)
+
+
+@torch.library.custom_op("leandetr::key_aware_attn", mutates_args=())
+def _op(
+    query: Tensor, key: Tensor | None, value: Tensor, shapes: list[int], locations: Tensor
+) -> Tensor:
+    own = value if key is None else key
+    return reference.key_aware_attn(query, own, value, paired(shapes), locations)
+
+
+@_op.register_fake
+def _fake(
+    query: Tensor, key: Tensor | None, value: Tensor, shapes: list[int], locations: Tensor
+) -> Tensor:
+    images, queries, heads, width = query.shape
+    return value.new_empty(images, queries, heads * width)
+
+
+@torch.library.custom_op("leandetr::key_aware_attn_backward", mutates_args=())
+def _backward_op(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    shapes: list[int],
+    locations: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query, key (empty when shared), value and locations, by recomputation."""
+    def shared(query: Tensor, value: Tensor, locations: Tensor) -> Tensor:
+        return reference.key_aware_attn(query, value, value, paired(shapes), locations)
+
+    def separate(query: Tensor, key: Tensor, value: Tensor, locations: Tensor) -> Tensor:
+        return reference.key_aware_attn(query, key, value, paired(shapes), locations)
+
+    if key is None:
+        _, pull = torch.func.vjp(shared, query, value, locations)
+        query_grad, value_grad, locations_grad = pull(grad)
+        return query_grad, value.new_empty(0), value_grad, locations_grad
+    _, pull = torch.func.vjp(separate, query, key, value, locations)
+    return pull(grad)
+
+
+@_backward_op.register_fake
+def _backward_fake(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    shapes: list[int],
+    locations: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    key_grad = value.new_empty(0) if key is None else torch.empty_like(key)
+    empty = torch.empty_like
+    return empty(query), key_grad, empty(value), empty(locations)
+
+
+def _remember(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    query, key, value, ctx.shapes, locations = inputs
+    ctx.shared = key is None
+    ctx.save_for_backward(query, value, locations, *(() if key is None else (key,)))
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    query, value, locations, *own = ctx.saved_tensors
+    key = own[0] if own else None
+    grads = _backward_op(grad.contiguous(), query, key, value, ctx.shapes, locations)
+    return grads[0], None if ctx.shared else grads[1], grads[2], None, grads[3]
+
+
+_op.register_autograd(_backward, setup_context=_remember)
+
+
+def _multiply_adds(key_shape: torch.Size | None) -> int:
+    return MULTIPLY_ADDS_A_SHARED_SAMPLE if key_shape is None else MULTIPLY_ADDS_A_SAMPLE
+
+
+@register_flop_formula(torch.ops.leandetr.key_aware_attn)
+def _flops(query_shape, key_shape, value_shape, shapes, locations_shape, **_) -> int:
+    return 2 * _multiply_adds(key_shape) * samples(locations_shape, value_shape)
+
+
+@register_flop_formula(torch.ops.leandetr.key_aware_attn_backward)
+def _backward_flops(
+    grad_shape, query_shape, key_shape, value_shape, shapes, locations_shape, **_
+) -> int:
+    return 4 * _multiply_adds(key_shape) * samples(locations_shape, value_shape)

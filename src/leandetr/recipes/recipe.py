@@ -1,0 +1,141 @@
+"""What a recipe holds: which parts, how big, and how they are trained.
+
+A field declared with `part(registry)` holds any config registered there; in YAML its name is
+written under `type`.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from leandetr.data.transforms import DetrAugment, augmentations
+from leandetr.errors import RecipeError
+from leandetr.images import Preprocess
+from leandetr.models.backbones import backbones
+from leandetr.models.decoders import decoders
+from leandetr.models.encoders import encoders
+from leandetr.models.necks import necks
+from leandetr.models.queries import groups, sources
+from leandetr.registry import Registry
+
+REGISTRY = "registry"
+"""Metadata key under which a field names the registry its config comes from."""
+
+
+def part(registry: Registry, **options: Any) -> Any:
+    """A dataclass field that holds a config (or a tuple of configs) of one registry."""
+    return field(metadata={REGISTRY: registry}, **options)
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """The parts of a detector. `top` detections an image survive post-processing."""
+
+    backbone: Any = part(backbones)
+    neck: Any = part(necks)
+    encoder: Any = part(encoders)
+    queries: Any = part(sources)
+    decoder: Any = part(decoders)
+    groups: tuple[Any, ...] = part(groups, default=())
+    shared_heads: bool = True
+    dim: int = 256
+    classes: int = 91
+    top: int = 300
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "classes", "top"):
+            if getattr(self, name) < 1:
+                raise RecipeError(
+                    f"expected model.{name} of at least 1; got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True)
+class LrFactor:
+    """Parameters whose name starts with `prefix` learn at `factor` times the learning rate."""
+
+    prefix: str
+    factor: float
+
+
+@dataclass(frozen=True)
+class CriterionRecipe:
+    """Weights of the loss terms and of the matching costs (DINO's by default)."""
+
+    class_weight: float = 1.0
+    box_weight: float = 5.0
+    giou_weight: float = 2.0
+    class_cost: float = 2.0
+    box_cost: float = 5.0
+    giou_cost: float = 2.0
+    alpha: float = 0.25
+    gamma: float = 2.0
+    giou_eps: float = 1e-6
+
+
+SCHEDULES = ("steps", "cosine")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """How a detector is trained; the defaults are DINO's for 12 epochs on COCO.
+
+    `batch` is images a device, `warmup` optimiser steps, `drops` the epochs after which the rate
+    falls to a tenth, `clip` the largest gradient norm, `ema` the decay of the averaged weights
+    (None: none are kept).
+    """
+
+    epochs: int = 12
+    batch: int = 2
+    lr: float = 1e-4
+    lr_factors: tuple[LrFactor, ...] = (LrFactor("backbone", 0.1),)
+    weight_decay: float = 1e-4
+    schedule: str = "steps"
+    drops: tuple[int, ...] = (11,)
+    warmup: int = 0
+    clip: float = 0.1
+    ema: float | None = None
+    precision: str = "fp32"
+    augment: Any = part(augmentations, default_factory=DetrAugment)
+    workers: int = 2
+    seed: int = 0
+    criterion: CriterionRecipe = CriterionRecipe()
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise RecipeError(
+                f"expected train.schedule of {', '.join(SCHEDULES)}; got '{self.schedule}'"
+            )
+        if self.precision not in PRECISIONS:
+            raise RecipeError(
+                f"expected train.precision of {', '.join(PRECISIONS)}; got '{self.precision}'"
+            )
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise RecipeError(
+                    f"expected train.{name} of at least 1; got {getattr(self, name)}"
+                )
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise RecipeError(f"expected train.ema between 0 and 1, or none; got {self.ema}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything needed to build, train and feed one detector."""
+
+    name: str
+    model: ModelRecipe
+    preprocess: Preprocess = Preprocess()
+    train: TrainRecipe = TrainRecipe()
+
+    def with_name(self, name: str) -> "Recipe":
+        """The same choices under another name."""
+        return replace(self, name=name)
+
+    def with_model(self, **changes: Any) -> "Recipe":
+        """Other parts or sizes: `recipe.with_model(encoder=LiteEncoderConfig())`."""
+        return replace(self, model=replace(self.model, **changes))
+
+    def with_train(self, **changes: Any) -> "Recipe":
+        """Another way to train the same model."""
+        return replace(self, train=replace(self.train, **changes))

@@ -1,0 +1,214 @@
+"""The values that flow from images to boxes; every stage takes one of them and returns the next.
+
+Axes, here and everywhere: N images, S tokens (all levels, finest first), L levels, C channels,
+Q queries, K classes, T targets, H W rows and columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Shapes = tuple[tuple[int, int], ...]
+"""(H, W) of every level, finest first; always Python ints, never a tensor."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A batch of normalised images, zero-padded at the right and bottom; `padding` is True there."""
+
+    pixels: Float[Tensor, "N 3 H W"]
+    padding: Bool[Tensor, "N H W"]
+
+    def to(self, device: torch.device | str) -> "Images":
+        """The same batch on another device."""
+        return Images(self.pixels.to(device), self.padding.to(device))
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """What a backbone sees, finest level first, with the image's padding at each level's size."""
+
+    maps: tuple[Float[Tensor, "N _ _ _"], ...]
+    padding: tuple[Bool[Tensor, "N _ _"], ...]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """All cells of all levels in one row, finest level first.
+
+    `position` carries the sine embedding plus the level embedding. `valid_ratios` is the (x, y)
+    share of each level that is not padding.
+    """
+
+    features: Float[Tensor, "N S C"]
+    position: Float[Tensor, "N S C"]
+    padding: Bool[Tensor, "N S"]
+    valid_ratios: Float[Tensor, "N L 2"]
+    shapes: Shapes
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Index of the first token of each level."""
+        starts = [0]
+        for height, width in self.shapes[:-1]:
+            starts.append(starts[-1] + height * width)
+        return tuple(starts)
+
+    def level(self, index: int) -> Float[Tensor, "N HW C"]:
+        """Features of one level."""
+        height, width = self.shapes[index]
+        start = self.starts[index]
+        return self.features[:, start : start + height * width]
+
+    def with_features(self, features: Float[Tensor, "N S C"]) -> "Tokens":
+        """The same grid with other features."""
+        return replace(self, features=features)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Class logits and boxes: cxcywh in (0,1) of each unpadded image."""
+
+    logits: Float[Tensor, "N Q K"]
+    boxes: Float[Tensor, "N Q 4"]
+
+    def slice(self, start: int, stop: int) -> "Prediction":
+        """The predictions of queries `start` to `stop`."""
+        return Prediction(self.logits[:, start:stop], self.boxes[:, start:stop])
+
+
+@dataclass(frozen=True)
+class Match:
+    """Queries find their targets by Hungarian matching; each target may be used `repeat` times."""
+
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Known:
+    """Queries know their target: its index within the image's targets, or -1 for background.
+
+    `repeat` is how many queries of the group hold each target; losses are divided by it.
+    """
+
+    targets: Int[Tensor, "N G"]
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Queries `start` to `stop` share one way to be assigned to targets."""
+
+    name: str
+    start: int
+    stop: int
+    assign: Match | Known
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What the decoder asks with.
+
+    `reference` is in (0,1) of the unpadded image: points (R = 2) or boxes cxcywh (R = 4).
+    `hidden[i, j]` is True where query i may not see query j.
+    """
+
+    content: Float[Tensor, "N Q C"]
+    position: Float[Tensor, "N Q C"] | None
+    reference: Float[Tensor, "N Q R"] | None
+    hidden: Bool[Tensor, "Q Q"] | None
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Refined tokens, and what scoring encoders learned on the way."""
+
+    tokens: Tokens
+    salience: Float[Tensor, "N S"] | None = None
+    layers: tuple[Prediction, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One prediction a decoder layer; the last is the answer.
+
+    `proposals` are the encoder's boxes that are supervised too, if there are any.
+    """
+
+    layers: tuple[Prediction, ...]
+    proposals: Prediction | None
+    groups: tuple[Group, ...]
+    salience: Float[Tensor, "N S"] | None = None
+    encoder_layers: tuple[Prediction, ...] = ()
+
+    @staticmethod
+    def gather(
+        decoded: tuple[Prediction, ...],
+        chosen: Prediction | None,
+        encoded: Encoded,
+        groups: tuple[Group, ...],
+    ) -> "Outputs":
+        """Everything the criterion and the post-processing look at."""
+        return Outputs(decoded, chosen, groups, encoded.salience, encoded.layers)
+
+    @property
+    def answer(self) -> Prediction:
+        """The last layer's predictions of the main queries, without training-only groups."""
+        main = self.groups[0]
+        return self.layers[-1].slice(main.start, main.stop)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is really in one image: class indices and boxes, cxcywh in (0,1) of the image."""
+
+    labels: Int[Tensor, " T"]
+    boxes: Float[Tensor, "T 4"]
+
+    def to(self, device: torch.device | str) -> "Target":
+        """The same target on another device."""
+        return Target(self.labels.to(device), self.boxes.to(device))
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best first: boxes xyxy in pixels of the image as given."""
+
+    boxes: Float[Tensor, "D 4"]
+    scores: Float[Tensor, " D"]
+    labels: Int[Tensor, " D"]
+    names: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4) or self.scores.shape != (count,):
+            raise ValueError(
+                f"expected boxes (D, 4) and scores (D,), "
+                f"got {tuple(self.boxes.shape)} and {tuple(self.scores.shape)}"
+            )
+        if self.labels.shape != (count,):
+            raise ValueError(f"expected {count} labels, got {tuple(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def above(self, threshold: float) -> "Detections":
+        """Only the detections that score at least `threshold`."""
+        keep = self.scores >= threshold
+        return replace(
+            self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep]
+        )
+
+    def name(self, index: int) -> str:
+        """The class name of detection `index`; its number where no names are known."""
+        label = int(self.labels[index])
+        return self.names[label] if label < len(self.names) else str(label)
+
+
+def total_targets(targets: Sequence[Target]) -> int:
+    """How many boxes a batch of targets holds."""
+    return sum(len(target.labels) for target in targets)
