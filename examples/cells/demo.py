@@ -7,10 +7,12 @@ import argparse
 import csv
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 
 import leandetr
 from leandetr.data import find_split, write_scenes
+from leandetr.models.detector import Detector
 
 HERE = Path(__file__).resolve().parent
 MODEL = "lite-dino-nano-cells"
@@ -64,7 +66,7 @@ def _free(wanted: Path) -> Path:
     return out
 
 
-def _predict(model: leandetr.Detector, data: Path, out: Path) -> Path:
+def _predict(model: Detector, data: Path, out: Path) -> Path:
     """Draw what is found in each photograph of the test split; returns the folder."""
     out.mkdir()
     _, folder = find_split(data, "test")
@@ -74,15 +76,13 @@ def _predict(model: leandetr.Detector, data: Path, out: Path) -> Path:
     seconds = (time.monotonic() - began) / len(photos)
     for photo, detections in zip(photos, found, strict=True):
         leandetr.draw(photo, detections).save(out / f"{photo.stem}.png")
-        counts = {name: 0 for name in model.names}
-        for index in range(len(detections)):
-            counts[detections.name(index)] += 1
-        print(f"{photo.name:<24}", ", ".join(f"{n} {name}" for name, n in counts.items()))
+        counts = Counter(detections.name(index) for index in range(len(detections)))
+        print(f"{photo.name:<24}", ", ".join(f"{counts[name]} {name}" for name in model.names))
     print(f"{len(photos)} photographs, {seconds:.2f} s each")
     return out
 
 
-def _fine_tune(model: leandetr.Detector, out: Path, minutes: float) -> tuple[float, float]:
+def _fine_tune(model: Detector, out: Path, minutes: float) -> tuple[float, float]:
     """Teach the model synthetic shapes; returns the mean loss of its first and last epoch."""
     print("The objects are synthetic scenes with classes that the model has never seen.")
     scenes = write_scenes(out / "scenes", train=32, val=8, seed=0)
