@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def warm_decay(decay: float, updates: int) -> float:
     """Decay of the average after `updates` updates: (1 + n) / (10 + n) until that exceeds `decay`.
@@ -18,7 +20,7 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel:
     Buffers are averaged too: a batch norm's statistics then fit the averaged weights.
     """
 
-    def average(kept: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+    def average(kept: Tensors, current: Tensors, updates: Tensor | int) -> None:
         get_ema_multi_avg_fn(warm_decay(decay, int(updates)))(kept, current, updates)
 
     ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)

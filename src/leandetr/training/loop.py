@@ -105,7 +105,7 @@ class Loop:
                 means.add(losses)
             else:
                 self._count_bad(bad)
-            display.step(self._moment(float(losses.total)))
+            display.step(self._moment(losses.total.item()))
             self._late = self._late or self._out_of_time()
             if anywhere(interrupt.asked or self._late, self.parts.accelerator):
                 break
@@ -127,18 +127,21 @@ class Loop:
                 epoch=epoch,
                 step=self.position.step,
                 seconds=self.position.seconds,
-                lr=self.parts.schedule.get_last_lr()[0],
+                lr=float(self.parts.schedule.get_last_lr()[0]),
                 skipped=self._skipped.total(),
             )
             record.add(row, terms)
             log.info(_summary(epoch, row.loss, scores, self._skipped))
         if scores is not None:
-            self._ap = scores.ap
-        better = scores is not None and not math.isnan(scores.ap)
-        if better and (self.position.best is None or scores.ap > self.position.best):
-            self.position.best = scores.ap
-            self.keep.save(self.parts.best, self.keep.folder / "best")
+            self._keep_best(scores.ap)
         self._save_last()
+
+    def _keep_best(self, ap: float) -> None:
+        """Save the model as the best if it is; an undefined AP (NaN) never is."""
+        self._ap = ap
+        if not math.isnan(ap) and (self.position.best is None or ap > self.position.best):
+            self.position.best = ap
+            self.keep.save(self.parts.best, self.keep.folder / "best")
 
     def _save_last(self) -> None:
         """The model to use and, beside it, all that is needed to go on."""

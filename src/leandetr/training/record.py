@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -139,12 +139,9 @@ def _read(path: Path) -> list[Row]:
 
 
 def _row(line: dict[str, str]) -> Row:
-    whole_numbers = ("epoch", "step", "skipped")
-    values = {
-        f.name: (int if f.name in whole_numbers else float)(line[f.name] or "nan")
-        for f in fields(Row)
-    }
-    return Row(**values)
+    values = {f.name: float(line[f.name] or "nan") for f in fields(Row)}
+    whole = {name: int(values.pop(name)) for name in ("epoch", "step", "skipped")}
+    return Row(**cast(Any, whole | values))
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:

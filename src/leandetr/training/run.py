@@ -89,9 +89,8 @@ def train(
 
 
 def _choose(recipe: str | Recipe | Detector, overrides: Sequence[str]) -> Recipe:
-    if isinstance(recipe, Detector):
-        recipe = recipe.recipe
-    chosen = assemble.recipe(recipe) if isinstance(recipe, str) else recipe
+    source = recipe.recipe if isinstance(recipe, Detector) else recipe
+    chosen: Recipe = assemble.recipe(source) if isinstance(source, str) else source
     return override(chosen, overrides) if overrides else chosen
 
 
@@ -182,10 +181,10 @@ def _loop(
 
 
 def _validation(data: DetectionData | None, recipe: Recipe) -> Validate | None:
-    from leandetr.evaluation.evaluate import evaluate
-
     if data is None:
         return None
+    from leandetr.evaluation.evaluate import evaluate
+
     return partial(evaluate, data=data, batch=recipe.train.batch, workers=recipe.train.workers)
 
 

@@ -72,4 +72,4 @@ def anywhere(here: bool, accelerator: "Accelerator") -> bool:
     if accelerator.num_processes == 1:
         return here
     flag = torch.tensor(float(here), device=accelerator.device)
-    return bool(accelerator.reduce(flag, reduction="sum") > 0)
+    return bool(cast(torch.Tensor, accelerator.reduce(flag, reduction="sum")) > 0)
