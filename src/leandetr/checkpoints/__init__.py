@@ -1,0 +1,1 @@
+"""Models on disk: our own folders (`store`) and the papers' released weights (`official`)."""
