@@ -38,6 +38,20 @@ def to_unit(boxes: Float[Tensor, "*B 4"], size: Float[Tensor, "*S 2"]) -> Float[
     return boxes / torch.stack((width, height, width, height), dim=-1)
 
 
+def clip(boxes: Float[Tensor, "*B 4"], size: tuple[int, int]) -> Float[Tensor, "*B 4"]:
+    """Pixel boxes xyxy cut at the edges of an image of `size` (height, width)."""
+    height, width = size
+    return torch.stack(
+        (
+            boxes[..., 0].clamp(0, width),
+            boxes[..., 1].clamp(0, height),
+            boxes[..., 2].clamp(0, width),
+            boxes[..., 3].clamp(0, height),
+        ),
+        dim=-1,
+    )
+
+
 def area(boxes: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
     """Area of xyxy boxes, in their own unit squared."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

@@ -18,7 +18,7 @@ from leandetr.errors import DataError, MissingExtra
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """IoU thresholds that AP and AR average over."""
 
-MOST_DETECTIONS = (1, 10, 100)
+MOST_DETECTIONS: tuple[int, ...] = (1, 10, 100)
 """How many of an image's best detections of a class count: 100, but for `ar1` and `ar10`."""
 
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
