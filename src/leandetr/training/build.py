@@ -12,18 +12,17 @@ from leandetr.training.criterion import Criterion
 from leandetr.training.ema import build_ema
 from leandetr.training.matcher import Matcher
 from leandetr.training.optim import build_optimiser, build_schedule
-from leandetr.training.step import Parts
+from leandetr.training.step import Arithmetic, Parts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def build_accelerator(recipe: Recipe) -> "Accelerator":
-    """Device, processes and precision of a run."""
+def build_accelerator() -> "Accelerator":
+    """Device and processes of a run. Precision is the step's own business, in plain sight."""
     from accelerate import Accelerator
 
-    precision = "bf16" if recipe.train.precision == "bf16" else "no"
-    return Accelerator(mixed_precision=precision)
+    return Accelerator(mixed_precision="no")
 
 
 def build_criterion(recipe: CriterionRecipe) -> Criterion:
@@ -76,7 +75,7 @@ def build_parts(
         schedule=schedule,
         ema=ema,
         accelerator=accelerator,
-        clip=how.clip,
+        arithmetic=Arithmetic(how.clip, bf16=how.precision == "bf16"),
     )
 
 

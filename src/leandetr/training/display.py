@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Moment:
         )
 
 
+@runtime_checkable
 class Display(Protocol):
     """Shows every step; opened with `show`."""
 

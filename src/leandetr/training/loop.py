@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from leandetr.errors import TrainingError
 from leandetr.models.detector import Detector
 from leandetr.training import state
@@ -115,8 +117,7 @@ class Loop:
     def _finish_epoch(self, terms: dict[str, float], record: Record | None) -> None:
         """Validate, write the row, save `last` and perhaps `best`."""
         epoch, at_end = self.position.epoch + 1, self.position.batch >= len(self.batches)
-        scores = self.validate(self.parts.best) if self.validate and self._main else None
-        self.parts.accelerator.wait_for_everyone()
+        scores = self._validated()
         self.position.seconds = self._before + time.monotonic() - self._began
         if at_end:
             self.position.epoch, self.position.batch = epoch, 0
@@ -135,6 +136,16 @@ class Loop:
         if scores is not None:
             self._keep_best(scores.ap)
         self._save_last()
+
+    def _validated(self) -> "CocoScores | None":
+        """Scores of the model to use; training goes on as if nobody had looked."""
+        scores = None
+        if self.validate is not None and self._main:
+            device = self.parts.accelerator.device
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                scores = self.validate(self.parts.best)
+        self.parts.accelerator.wait_for_everyone()
+        return scores
 
     def _keep_best(self, ap: float) -> None:
         """Save the model as the best if it is; an undefined AP (NaN) never is."""

@@ -153,7 +153,7 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, text.getvalue())
 
 
-def _plain(value: float) -> str | int:
+def _plain(value: int | float) -> str | int:
     if isinstance(value, int):
         return value
     return "" if math.isnan(value) else f"{value:.6g}"

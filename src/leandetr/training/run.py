@@ -71,7 +71,7 @@ def train(
     out = Path(out)
     start = weights if weights is not None else recipe if isinstance(recipe, Detector) else None
     chosen = _choose(recipe, overrides)
-    accelerator = build_accelerator(chosen)
+    accelerator = build_accelerator()
     if accelerator.is_main_process:
         _claim(out, resume)
     accelerator.wait_for_everyone()

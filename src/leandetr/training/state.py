@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ def read(path: Path) -> Snapshot:
             f"{path}: there is no run to go on with; train without resume, "
             "or name the folder of a run"
         )
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: not the state of a training run, or damaged")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["version"] != VERSION:

@@ -19,11 +19,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Arithmetic:
+    """How a step computes: `clip` is the largest gradient norm (0: any), `bf16` turns autocast on.
+
+    Matching, losses, weights and their updates are float32 in any case.
+    """
+
+    clip: float = 0.1
+    bf16: bool = False
+
+
+@dataclass(frozen=True)
 class Parts:
     """Everything that a step uses or changes.
 
-    `model` is the bare one, which is saved; `wrapped` is the same as Accelerate prepared it
-    (autocast, several processes), which is run.
+    `model` is the bare one, which is saved; `wrapped` is the same as Accelerate prepared it for
+    several processes, which is run.
     """
 
     model: Detector
@@ -33,7 +44,7 @@ class Parts:
     schedule: LRScheduler
     ema: AveragedModel | None
     accelerator: "Accelerator"
-    clip: float  # largest norm of the gradient; 0 means any
+    arithmetic: Arithmetic
 
     @property
     def best(self) -> Detector:
@@ -49,12 +60,14 @@ def train_step(parts: Parts, batch: Batch) -> tuple[Losses, str | None]:
     device = parts.accelerator.device
     images = batch.images.to(device)
     targets = [target.to(device) for target in batch.targets]
-    losses = parts.criterion(parts.wrapped(images, targets), targets)
+    with torch.autocast(device.type, torch.bfloat16, enabled=parts.arithmetic.bf16):
+        outputs = parts.wrapped(images, targets)
+    losses = parts.criterion(outputs, targets)
     bad = losses.first_bad()
     if anywhere(bad is not None, parts.accelerator):
         return losses, bad or "another process"
     parts.accelerator.backward(losses.total)
-    limit = parts.clip if parts.clip > 0 else math.inf
+    limit = parts.arithmetic.clip or math.inf
     norm = parts.accelerator.clip_grad_norm_(parts.wrapped.parameters(), limit)
     if norm is not None and not bool(norm.isfinite()):
         parts.optimiser.zero_grad()

@@ -1,0 +1,99 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from leandetr.errors import CheckpointError
+from leandetr.recipes.assemble import build
+from leandetr.recipes.recipe import Recipe
+from leandetr.training import state
+from leandetr.training.build import build_parts
+from leandetr.training.state import Position
+from leandetr.training.step import Parts
+
+
+def parts(tiny: Recipe) -> Parts:
+    torch.manual_seed(0)
+    return build_parts(tiny.with_train(ema=0.9), build(tiny), Accelerator(), 5)
+
+
+def step(some: Parts) -> None:
+    """Change weights, optimiser, schedule and average."""
+    for parameter in some.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    some.optimiser.step()
+    some.schedule.step()
+    assert some.ema is not None
+    some.ema.update_parameters(some.model)
+
+
+def draws() -> tuple[float, float, float]:
+    return torch.rand(()).item(), float(np.random.rand()), random.random()  # noqa: NPY002
+
+
+def test_a_run_comes_back_as_it_was(tiny: Recipe, tmp_path: Path) -> None:
+    first, path = parts(tiny), tmp_path / "new" / "state.pt"
+    step(first)
+    position = Position(epoch=1, batch=2, step=7, seconds=3.0, best=0.5)
+    state.write(state.take(first, position, {"names": ["a"]}), path)
+    expected = draws()
+    second = parts(tiny)
+    snapshot = state.read(path)
+    state.restore(snapshot, second)
+    assert draws() == expected
+    assert snapshot.position == position
+    assert snapshot.about == {"names": ["a"]}
+    step(first)
+    step(second)
+    for one, other in ((first.model, second.model), (first.ema, second.ema)):
+        assert one is not None
+        assert other is not None
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_an_interrupted_write_leaves_the_former_state(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, some = tmp_path / "state.pt", parts(tiny)
+    state.write(state.take(some, Position(epoch=1), {}), path)
+
+    def broken(content: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(KeyboardInterrupt):
+        state.write(state.take(some, Position(epoch=2), {}), path)
+    assert state.read(path).position.epoch == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_no_state_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no run to go on with"):
+        state.read(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"PK\x03\x04rubbish"])
+def test_a_damaged_state_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"state\.pt"):
+        state.read(path)
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    torch.save({"version": state.VERSION, "about": Path("x")}, path)
+    with pytest.raises(CheckpointError, match="not the state of a training run"):
+        state.read(path)
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    torch.save({"version": state.VERSION + 1}, path)
+    with pytest.raises(CheckpointError, match="--weights"):
+        state.read(path)
