@@ -2,7 +2,7 @@ import csv
 import logging
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from leandetr.checkpoints import store
 from leandetr.errors import CheckpointError, DataError, OutputExists, TrainingError
 from leandetr.recipes.recipe import Recipe
-from leandetr.training import loop
+from leandetr.training import loop, record
 from leandetr.training.run import differences, train
 
 
@@ -31,6 +31,14 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_curves() -> Iterator[None]:
+    """Drawing takes most of the time of so small a run; test_record.py draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "_draw", lambda *arguments: True)
+        yield
 
 
 def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +58,7 @@ def test_a_run_leaves_a_model_that_knows_its_classes(
     tiny: Recipe, pictures: Path, tmp_path: Path
 ) -> None:
     out = train(tiny, pictures, tmp_path / "run")
-    for name in ("train.log", "curves.png", "tensorboard", "last/state.pt", "best/recipe.yaml"):
+    for name in ("train.log", "tensorboard", "last/state.pt", "best/recipe.yaml"):
         assert (out / name).exists(), name
     assert [(row["epoch"], row["step"], row["skipped"]) for row in rows(out)] == [
         ("1", "2", "0"),

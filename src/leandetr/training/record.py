@@ -177,7 +177,8 @@ def _draw(rows: Sequence[Row], path: Path) -> bool:
     except ImportError:
         log.info("no curves.png without matplotlib; type: pip install 'leandetr[train]'")
         return False
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = Figure(figsize=(9, 3.5))
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.15, top=0.9)
     left, right = figure.subplots(1, 2)
     epochs = [row.epoch for row in rows]
     left.plot(epochs, [row.loss for row in rows], marker=".")

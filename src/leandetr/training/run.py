@@ -199,6 +199,12 @@ def _resume(loop: Loop, out: Path) -> None:
         )
     state.restore(snapshot, loop.parts)
     loop.position = snapshot.position
+    planned = snapshot.about["recipe"]["train"]["epochs"]
+    if planned != loop.limits.epochs and loop.keep.about["recipe"]["train"]["schedule"] == "cosine":
+        log.warning(
+            "planned for %d epochs and going on to %d: the cosine schedule jumps to its new place",
+            *(planned, loop.limits.epochs),
+        )
     if loop.position.epoch >= loop.limits.epochs:
         log.info("all %d epochs are done; raise train.epochs to go on", loop.limits.epochs)
 
