@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from golden_data import cases, load_case
 
+from golden_data import cases, load_case
 from leandetr import ops
 from leandetr.checkpoints.keymap import Drop, Rename, fill
 from leandetr.checkpoints.official.lite_detr import NEVER_ASKED

@@ -1,8 +1,8 @@
 """Sine embeddings against the official ones."""
 
 import torch
-from golden_data import load_case
 
+from golden_data import load_case
 from leandetr.nn.position import sine_boxes, sine_grid
 
 

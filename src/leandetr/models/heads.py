@@ -27,9 +27,8 @@ def class_head(dim: int, classes: int) -> nn.Linear:
 def box_head(dim: int) -> MLP:
     """A box head that starts by moving nothing."""
     head = MLP(dim, dim, 4, depth=BOX_DEPTH)
-    last = head.layers[-1]
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    for parameter in head.layers[-1].parameters():
+        nn.init.zeros_(parameter)
     return head
 
 

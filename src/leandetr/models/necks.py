@@ -104,9 +104,7 @@ class ChannelMapper(nn.Module):
         )
 
 
-def shrink(
-    padding: Bool[Tensor, "N H W"], like: Float[Tensor, "N C h w"]
-) -> Bool[Tensor, "N h w"]:
+def shrink(padding: Bool[Tensor, "N H W"], like: Float[Tensor, "N C h w"]) -> Bool[Tensor, "N h w"]:
     """The image's padding at the size of a map: nearest, as official code does."""
     return F.interpolate(padding[None].float(), size=like.shape[-2:])[0].to(torch.bool)
 

@@ -31,7 +31,9 @@ class SampledAttention(Protocol):
         memory: Float[Tensor, "N S C"],
         shapes: Shapes,
         padding: Bool[Tensor, "N S"],
-    ) -> Float[Tensor, "N Q C"]: ...
+    ) -> Float[Tensor, "N Q C"]:
+        """What each query gathers from `memory` around its reference."""
+        ...
 
 
 class Offsets(nn.Module):

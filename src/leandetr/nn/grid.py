@@ -42,9 +42,7 @@ def valid_cells(tokens: Tokens) -> tuple[Float[Tensor, "N 2"], ...]:
     )
 
 
-def _centres(
-    tokens: Tokens, cells: tuple[Float[Tensor, "N 2"], ...]
-) -> Float[Tensor, "N S 2"]:
+def _centres(tokens: Tokens, cells: tuple[Float[Tensor, "N 2"], ...]) -> Float[Tensor, "N S 2"]:
     """Token centres as fractions of `cells`, the extent of each level."""
     levels = [
         cell_centres(height, width, extent) / extent[:, None]

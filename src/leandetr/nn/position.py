@@ -44,9 +44,7 @@ def sine_grid(
         rows = (rows + offset) / (rows[:, -1:, :] + CELL_EPS) * 2 * math.pi
         columns = (columns + offset) / (columns[:, :, -1:] + CELL_EPS) * 2 * math.pi
     half = channels // 2
-    return torch.cat(
-        (_waves(rows, half, temperature), _waves(columns, half, temperature)), dim=-1
-    )
+    return torch.cat((_waves(rows, half, temperature), _waves(columns, half, temperature)), dim=-1)
 
 
 def sine_boxes(boxes: Float[Tensor, "*B R"], channels: int) -> Float[Tensor, "*B R*{channels}"]:

@@ -59,7 +59,7 @@ def _backward_op(
     def forward(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
         return reference.deform_attn(value, paired(shapes), locations, weights)
 
-    _, pull = torch.func.vjp(forward, value, locations, weights)
+    pull = torch.func.vjp(forward, value, locations, weights)[1]
     return pull(grad)
 
 

@@ -63,6 +63,7 @@ def _backward_op(
     locations: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key (empty when shared), value and locations, by recomputation."""
+
     def shared(query: Tensor, value: Tensor, locations: Tensor) -> Tensor:
         return reference.key_aware_attn(query, value, value, paired(shapes), locations)
 
@@ -70,10 +71,10 @@ def _backward_op(
         return reference.key_aware_attn(query, key, value, paired(shapes), locations)
 
     if key is None:
-        _, pull = torch.func.vjp(shared, query, value, locations)
+        pull = torch.func.vjp(shared, query, value, locations)[1]
         query_grad, value_grad, locations_grad = pull(grad)
         return query_grad, value.new_empty(0), value_grad, locations_grad
-    _, pull = torch.func.vjp(separate, query, key, value, locations)
+    pull = torch.func.vjp(separate, query, key, value, locations)[1]
     return pull(grad)
 
 

@@ -3,8 +3,6 @@
 import fnmatch
 from collections.abc import Callable, Sequence
 
-from torch import nn
-
 from leandetr.errors import RecipeError
 from leandetr.models.detector import Detector, Parts
 from leandetr.models.encoders import Dims
@@ -76,7 +74,7 @@ def build(recipe: Recipe) -> Detector:
     )
 
 
-def _proposals(model: ModelRecipe) -> nn.Module | None:
+def _proposals(model: ModelRecipe) -> ProposalHead | None:
     """The proposal head, where the query source or the encoder scores tokens."""
     scoring = (model.queries, model.encoder)
     if any(getattr(config, "scores_tokens", False) for config in scoring):

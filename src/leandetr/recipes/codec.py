@@ -86,7 +86,9 @@ def _dataclass(kind: type, values: Any, path: str) -> Any:
         if name not in known:
             raise RecipeError(f"{path}: no field '{name}'; {did_you_mean(str(name), known)}")
     arguments = {
-        name: _value(_hints(kind)[name], known[name].metadata.get(REGISTRY), value, _below(path, name))
+        name: _value(
+            _hints(kind)[name], known[name].metadata.get(REGISTRY), value, _below(path, name)
+        )
         for name, value in values.items()
     }
     try:

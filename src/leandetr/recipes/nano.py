@@ -1,5 +1,7 @@
 """Nano detectors of our own: small enough to train from scratch on a processor."""
 
+from leandetr.data.transforms import SmallDataAugment
+from leandetr.images import Preprocess
 from leandetr.models.backbones.resnet import NanoResNetConfig
 from leandetr.models.decoders.dino import DinoDecoderConfig
 from leandetr.models.encoders.deformable import DeformableEncoderConfig
@@ -7,30 +9,42 @@ from leandetr.models.encoders.lite import LiteEncoderConfig
 from leandetr.models.necks import ChannelMapperConfig
 from leandetr.models.queries.denoising import DenoisingConfig
 from leandetr.models.queries.mixed import MixedQueriesConfig
-from leandetr.recipes.recipe import ModelRecipe, Recipe
+from leandetr.recipes.recipe import ModelRecipe, Recipe, TrainRecipe
 
 
 def dino_nano() -> Recipe:
-    """A small DINO: three levels, 128 channels, three layers each way."""
+    """A small DINO at 320x240: three levels, 128 channels, two encoder and three decoder layers."""
     model = ModelRecipe(
-        backbone=NanoResNetConfig(),
+        backbone=NanoResNetConfig(widths=(32, 64, 128, 160), blocks=(1, 2, 2, 1)),
         neck=ChannelMapperConfig(levels=3),
-        encoder=DeformableEncoderConfig(layers=2, heads=8, points=4, hidden=256),
+        encoder=DeformableEncoderConfig(layers=2, heads=8, points=2, hidden=256),
         queries=MixedQueriesConfig(count=100),
-        decoder=DinoDecoderConfig(layers=3, heads=8, points=4, hidden=256),
+        decoder=DinoDecoderConfig(layers=3, heads=8, points=2, hidden=256),
         groups=(DenoisingConfig(budget=50),),
         dim=128,
         top=100,
     )
-    return Recipe("dino-nano", model)
+    train = TrainRecipe(
+        epochs=120,
+        batch=8,
+        lr=5e-4,
+        lr_factors=(),
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup=100,
+        clip=1.0,
+        ema=0.998,
+        augment=SmallDataAugment(turn=0.0),
+    )
+    return Recipe("dino-nano", model, Preprocess(short=240, long=320), train)
 
 
 def lite_dino_nano() -> Recipe:
-    """The same with the interleaved key-aware encoder, H2L1-(2+1)x2."""
+    """The same with the interleaved key-aware encoder, H2L1-(2+1)x1."""
     encoder = LiteEncoderConfig(
-        high_levels=2, high_updates=2, blocks=2, heads=8, points=4, hidden=256, low_hidden=128
+        high_levels=2, high_updates=2, blocks=1, heads=8, points=2, hidden=256, low_hidden=128
     )
-    decoder = DinoDecoderConfig(layers=3, heads=8, points=4, hidden=256, key_aware=True)
+    decoder = DinoDecoderConfig(layers=3, heads=8, points=2, hidden=256, key_aware=True)
     return dino_nano().with_model(encoder=encoder, decoder=decoder)
 
 

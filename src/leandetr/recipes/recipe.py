@@ -44,9 +44,7 @@ class ModelRecipe:
     def __post_init__(self) -> None:
         for name in ("dim", "classes", "top"):
             if getattr(self, name) < 1:
-                raise RecipeError(
-                    f"expected model.{name} of at least 1; got {getattr(self, name)}"
-                )
+                raise RecipeError(f"expected model.{name} of at least 1; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -112,9 +110,7 @@ class TrainRecipe:
             )
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
-                raise RecipeError(
-                    f"expected train.{name} of at least 1; got {getattr(self, name)}"
-                )
+                raise RecipeError(f"expected train.{name} of at least 1; got {getattr(self, name)}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise RecipeError(f"expected train.ema between 0 and 1, or none; got {self.ema}")
 

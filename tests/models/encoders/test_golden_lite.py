@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from golden_data import cases, load_case
 
+from golden_data import cases, load_case
 from leandetr.checkpoints.keymap import Rename, fill
 from leandetr.checkpoints.official.lite_detr import encoder_rules
 from leandetr.models.encoders import Dims
@@ -92,9 +92,7 @@ def check_gradients(case, encoder, rules, tokens, output):
         if key not in ours:
             ours[key] = parameter(encoder, rules, key.removeprefix("grad.")).grad
         scale = t[key].abs().max()
-        torch.testing.assert_close(
-            ours[key] / scale, t[key] / scale, atol=1e-4, rtol=0, msg=key
-        )
+        torch.testing.assert_close(ours[key] / scale, t[key] / scale, atol=1e-4, rtol=0, msg=key)
 
 
 def parameter(encoder, rules, official):

@@ -58,7 +58,9 @@ DECODER = (
     ),
     Rename("transformer.decoder.layers.{i}.norm3.{p}", "decoder.layers.{i}.feed_forward.norm.{p}"),
     Rename("transformer.decoder.norm.{p}", "decoder.norm.{p}"),
-    Rename("transformer.decoder.ref_point_head.layers.{k}.{p}", "decoder.embed_boxes.layers.{k}.{p}"),
+    Rename(
+        "transformer.decoder.ref_point_head.layers.{k}.{p}", "decoder.embed_boxes.layers.{k}.{p}"
+    ),
 )
 
 TWO_STAGE = (
@@ -134,8 +136,7 @@ def _neck(recipe: Recipe) -> list[Rule]:
     homes = [f"neck.project.{i}" for i in range(outputs)]
     homes += [f"neck.extend.{i}" for i in range(recipe.model.neck.levels - outputs)]
     return [
-        Rename(f"input_proj.{i}.{{k}}.{{p}}", f"{home}.{{k}}.{{p}}")
-        for i, home in enumerate(homes)
+        Rename(f"input_proj.{i}.{{k}}.{{p}}", f"{home}.{{k}}.{{p}}") for i, home in enumerate(homes)
     ]
 
 

@@ -28,9 +28,7 @@ NEVER_ASKED = "without keys the official module owns a query projection that it 
 
 def rules(recipe: Recipe) -> list[Rule]:
     """The key map of a Lite-DINO detector."""
-    encoder = encoder_rules(
-        recipe.model.encoder, official="transformer.encoder", ours="encoder"
-    )
+    encoder = encoder_rules(recipe.model.encoder, official="transformer.encoder", ours="encoder")
     if recipe.model.decoder.key_aware:
         cross: Rule = Rename(CROSS_QUERY, "decoder.layers.{i}.cross_attention.query.{p}")
     else:

@@ -15,4 +15,6 @@ class Decoder(Protocol):
 
     def __call__(
         self, queries: Queries, tokens: Tokens, heads: PredictionHeads
-    ) -> tuple[Prediction, ...]: ...
+    ) -> tuple[Prediction, ...]:
+        """One prediction a layer, the last is the answer."""
+        ...

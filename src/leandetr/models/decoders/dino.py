@@ -110,9 +110,7 @@ class DinoDecoder(nn.Module):
             content = layer(content, position, boxes, tokens=tokens, hidden=queries.hidden)
             normed = self.norm(content)
             predictions.append(
-                Prediction(
-                    heads.logits(index, normed), _move(attached, heads.shift(index, normed))
-                )
+                Prediction(heads.logits(index, normed), _move(attached, heads.shift(index, normed)))
             )
             attached = _move(reference, heads.shift(index, content))
             reference = attached.detach()

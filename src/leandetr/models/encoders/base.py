@@ -31,7 +31,9 @@ class Dims:
 class Encoder(Protocol):
     """An encoder refines tokens; scoring encoders also use the head that proposes boxes."""
 
-    def __call__(self, tokens: Tokens, proposals: ProposalHead | None) -> Encoded: ...
+    def __call__(self, tokens: Tokens, proposals: ProposalHead | None) -> Encoded:
+        """Refine the tokens of a batch."""
+        ...
 
 
 def sampled_attention(
@@ -46,9 +48,7 @@ def sampled_attention(
     """The attention module that a config asks for."""
     sizes = {"heads": heads, "levels": dims.levels, "points": points}
     if key_aware:
-        return KeyAwareAttention(
-            dims.dim, **sizes, shared_offsets=shared_offsets, own_key=own_key
-        )
+        return KeyAwareAttention(dims.dim, **sizes, shared_offsets=shared_offsets, own_key=own_key)
     return DeformAttention(dims.dim, **sizes, shared_offsets=shared_offsets)
 
 

@@ -148,9 +148,7 @@ class LiteBlock(nn.Module):
         self.high = nn.ModuleList(high)
         self.full = full
 
-    def forward(
-        self, tokens: Tokens, reference: Float[Tensor, "N S L 2"], *, start: int
-    ) -> Tokens:
+    def forward(self, tokens: Tokens, reference: Float[Tensor, "N S L 2"], *, start: int) -> Tokens:
         """`start` is the index of the first high-level token."""
         for layer in self.high:
             tokens = layer(tokens, reference, start=start, low_count=0)

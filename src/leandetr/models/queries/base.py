@@ -20,7 +20,9 @@ class QuerySource(Protocol):
 
     def __call__(
         self, tokens: Tokens, proposals: ProposalHead | None
-    ) -> tuple[Queries, Prediction | None]: ...
+    ) -> tuple[Queries, Prediction | None]:
+        """The main queries, and the proposals that are supervised (None: none are)."""
+        ...
 
 
 @runtime_checkable
@@ -33,4 +35,6 @@ class TrainingGroup(Protocol):
         tokens: Tokens,
         proposals: ProposalHead | None,
         targets: Sequence[Target],
-    ) -> Queries: ...
+    ) -> Queries:
+        """The queries with this group behind them."""
+        ...

@@ -1,4 +1,4 @@
-"""Mixed query selection of DINO (arXiv 2203.03605), section 3.4: learned content, proposed boxes."""
+"""Mixed query selection (DINO, arXiv 2203.03605, section 3.4): proposed boxes, learned content."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -37,9 +37,7 @@ class MixedQueries(nn.Module):
         super().__init__()
         self.content = nn.Embedding(count, dim)
 
-    def forward(
-        self, tokens: Tokens, proposals: ProposalHead
-    ) -> tuple[Queries, Prediction | None]:
+    def forward(self, tokens: Tokens, proposals: ProposalHead) -> tuple[Queries, Prediction | None]:
         """Queries in order of score, and the chosen proposals for supervision.
 
         An image with fewer tokens than queries gives as many queries as it has tokens. No
