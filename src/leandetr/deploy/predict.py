@@ -104,7 +104,10 @@ def predict(
         JsonArray(out / RESULTS) as results,
         JsonArray(out / IMAGES) as images,
     ):
-        drawing = _Drawing(pool, out, files, options) if options.pictures else None
+        most = options.batch + options.threads
+        drawing = (
+            _Drawing(pool, out, names=picture_names(files), most=most) if options.pictures else None
+        )
         for one in _look(model, files, options, pool):
             results.extend(_results(model, one))
             images.extend([_about(one, drawing.start(one) if drawing else None)])
@@ -251,12 +254,12 @@ class _Drawing:
     """Pictures on their way to the disk; `start` waits while too many of them are."""
 
     def __init__(
-        self, pool: ThreadPoolExecutor, out: Path, files: Sequence[Path], options: PredictOptions
+        self, pool: ThreadPoolExecutor, out: Path, *, names: Sequence[Path], most: int
     ) -> None:
         self._pool = pool
         self._out = out
-        self._names = picture_names(files)
-        self._most = options.batch + options.threads
+        self._names = names
+        self._most = most
         self._waiting: deque[Future[None]] = deque()
 
     def start(self, one: Looked) -> Path | None:

@@ -109,11 +109,12 @@ def category_of(model: Detector, data: DetectionData) -> dict[int, int]:
     ids = {category.name: category.id for category in data.categories}
     missing = [name for name in ids if name not in model.names]
     if missing:
-        near = "; ".join(f"'{name}': {did_you_mean(name, model.names)}" for name in missing[:3])
+        hints = [f"'{name}': {did_you_mean(name, model.names)}" for name in missing]
+        near = "; ".join(hint for hint in hints if "did you mean" in hint)
         raise DataError(
             f"expected a model that knows the classes of {data.name} ({_listed(ids)}), but it "
             f"lacks {_listed(missing)}; it knows {_listed(model.names)}. Train on this data, or "
-            f"rename its categories ({near})"
+            f"rename its categories{f' ({near})' if near else ''}"
         )
     return {label: ids[name] for label, name in enumerate(model.names) if name in ids}
 

@@ -1,0 +1,5 @@
+"""`python -m leandetr` is the command `leandetr`."""
+
+from leandetr.cli import main
+
+main()

@@ -1,0 +1,299 @@
+"""The command `leandetr`: each verb is a thin call of the functions of the package.
+
+Exit codes: 0 all went well, 1 some files were skipped, 2 nothing could be done (one sentence says
+why), 130 interrupted.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from leandetr import __version__
+from leandetr.errors import LeanDetrError
+
+if TYPE_CHECKING:
+    from leandetr.deploy.predict import Looked
+    from leandetr.models.detector import Detector
+    from leandetr.recipes.recipe import Recipe
+
+
+class Verbs(typer.core.TyperGroup):
+    """All verbs; what goes wrong in one is a single sentence, and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was typed."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (LeanDetrError, OSError) as error:
+            if ctx.params["debug"]:
+                raise
+            typer.echo(f"leandetr: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("leandetr: interrupted; what was finished is kept", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    name="leandetr",
+    cls=Verbs,
+    help="Detection transformers: train, evaluate, predict.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Changes = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change the recipe; repeatable.")
+]
+Model = Annotated[str, typer.Argument(help="A model folder, or a shipped model by its name.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"leandetr {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of every verb, given before it: `leandetr --debug predict ...`."""
+
+
+@app.command("list")
+def list_verb(
+    pattern: Annotated[str, typer.Argument(help="A shell pattern such as 'lite-*'.")] = "*",
+) -> None:
+    """List the recipes and the shipped models."""
+    import fnmatch
+
+    from leandetr.checkpoints.store import shipped_models
+    from leandetr.recipes.assemble import PRESETS, list_models
+
+    for name in list_models(pattern):
+        about = (PRESETS[name].__doc__ or "").strip().split("\n")[0]
+        typer.echo(f"{name:<30} {about}")
+    for name in fnmatch.filter(shipped_models(), pattern):
+        typer.echo(f"{name:<30} A trained model: leandetr predict {name} PATHS --out DIR")
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="A recipe, a YAML file or a model.")],
+    other: Annotated[str | None, typer.Argument(help="Show what this one has otherwise.")] = None,
+    changes: Changes = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Print a recipe as YAML, or the difference of two."""
+    import difflib
+
+    from leandetr.recipes.codec import dump_yaml
+
+    first = dump_yaml(_recipe(name, changes))
+    if other is None:
+        typer.echo(first, nl=False)
+        return
+    second = dump_yaml(_recipe(other, changes))
+    lines = difflib.unified_diff(
+        first.splitlines(), second.splitlines(), name, other, "", "", 2, ""
+    )
+    typer.echo("\n".join(lines) or f"{name} and {other} are the same")
+
+
+@app.command("train")
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe (see list), a YAML file, or a model to fine-tune.")
+    ],
+    data: Annotated[Path, typer.Option(help="Folder with annotations/ and images/.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Start from this model's weights.")] = None,
+    changes: Changes = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Train on a COCO-format folder with the splits train and val."""
+    from leandetr.training.run import train as run
+
+    overrides = [*changes, *([f"train.epochs={epochs}"] if epochs is not None else [])]
+    start = _recipe_or_model(recipe)
+    run(start, data, out, overrides=overrides, resume=resume, weights=weights, minutes=minutes)
+
+
+@app.command("evaluate")
+def evaluate(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="Folder with annotations/ and images/.")],
+    split: Annotated[str, typer.Option(help="Which split to score on.")] = "val",
+    out: Annotated[Path | None, typer.Option(help="Also write the scores here.")] = None,
+    batch: Batch = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 2,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Print the twelve COCO metrics, and AP of every class."""
+    import sys
+
+    from leandetr.checkpoints.store import load
+    from leandetr.data.dataset import to_coco
+    from leandetr.evaluation.coco import score
+    from leandetr.evaluation.evaluate import OUTPUTS, choose, detect, write
+    from leandetr.files import refuse_existing
+
+    if out is not None:
+        refuse_existing([out / name for name in OUTPUTS], overwrite=overwrite)
+    detector = _placed(load(model), device)
+    chosen = choose(data, split=split, limit=limit)
+    found = detect(detector, chosen, batch=batch, workers=workers, progress=sys.stderr.isatty())
+    scores = score(to_coco(chosen), found)
+    if out is not None:
+        write(scores, found, out, overwrite=overwrite)
+    size = f"{_count(len(chosen), 'image')}, {_count(chosen.boxes, 'box', 'boxes')}"
+    typer.echo(f"{model} on {chosen.name}: {size}\n")
+    typer.echo(scores.table())
+
+
+@app.command("predict")
+def predict(
+    model: Model,
+    paths: Annotated[list[str], typer.Argument(help="Image files, folders and patterns.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json, images.json, pictures/.")],
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score kept.")] = 0.5,
+    batch: Batch = 8,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Draw the boxes.")
+    ] = True,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse images with more pixels.")
+    ] = 100_000_000,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Find objects in images: JSON and pictures.
+
+    A file that cannot be read is told and passed over.
+    """
+    from leandetr.checkpoints.store import load
+    from leandetr.deploy.predict import PredictOptions
+    from leandetr.deploy.predict import predict as run
+
+    options = PredictOptions(
+        threshold=threshold,
+        batch=batch,
+        pictures=pictures,
+        max_pixels=max_pixels,
+        overwrite=overwrite,
+    )
+    detector = _placed(load(model), device)
+    with _told() as tell:
+        done = run(detector, paths, out, options, tell=tell)
+    typer.echo(
+        f"{_count(done.pictures, 'picture')}, {_count(done.detections, 'detection')}, "
+        f"{len(done.skipped)} skipped; written to {out}"
+    )
+    if done.skipped:
+        raise typer.Exit(1 if done.pictures else 2)
+
+
+@app.command("scenes")
+def scenes(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 64,
+    val: Annotated[int, typer.Option(min=1, help="Scenes to validate on.")] = 16,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same scenes.")] = 0,
+) -> None:
+    """Draw synthetic scenes to train on.
+
+    They hold many small objects of several classes, in COCO format.
+    """
+    from leandetr.data.scenes import write_scenes
+
+    write_scenes(out, train=train, val=val, seed=seed)
+    typer.echo(f"{train} scenes to train on and {val} to validate on, in {out}")
+
+
+def _recipe(name: str, changes: list[str]) -> "Recipe":
+    """A preset, or the recipe in a YAML file or a model, with changes."""
+    from leandetr.checkpoints.store import find, read_recipe, shipped_models
+    from leandetr.recipes.assemble import list_models, recipe
+    from leandetr.recipes.codec import override
+
+    path = Path(name)
+    elsewhere = path.exists() or name in shipped_models()
+    if name in list_models() or not elsewhere:
+        chosen = recipe(name)
+    else:
+        chosen = read_recipe(path if path.is_file() else find(name))
+    return override(chosen, changes) if changes else chosen
+
+
+def _recipe_or_model(name: str) -> "Recipe | Detector":
+    """What to train: a model folder or shipped model with its weights, else a recipe."""
+    from leandetr.checkpoints.store import load, shipped_models
+    from leandetr.recipes.assemble import list_models
+
+    trained = Path(name).is_dir() or name in shipped_models()
+    return load(name) if trained and name not in list_models() else _recipe(name, [])
+
+
+def _placed(model: "Detector", device: str) -> "Detector":
+    """The model on the device asked for."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise LeanDetrError(
+            f"device '{device}' cannot be used ({reason}); try --device cpu"
+        ) from error
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+@contextmanager
+def _told() -> "Iterator[Callable[[Looked, int], None]]":
+    """A bar on a terminal, and a sentence for every file that is skipped."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("predicting", total=None)
+
+        def tell(one: "Looked", total: int) -> None:
+            bar.update(task, advance=1, total=total)
+            if one.problem is not None:
+                reason = one.problem.replace("pass max_pixels=", "add --max-pixels ")
+                console.print(f"skipped {reason}", markup=False, highlight=False, soft_wrap=True)
+
+        yield tell
