@@ -22,7 +22,8 @@ def build_accelerator() -> "Accelerator":
     """Device and processes of a run. Precision is the step's own business, in plain sight."""
     from accelerate import Accelerator
 
-    return Accelerator(mixed_precision="no")
+    # without `cpu`, processes of a run on processors alone would not find each other
+    return Accelerator(mixed_precision="no", cpu=not torch.accelerator.is_available())
 
 
 def build_criterion(recipe: CriterionRecipe) -> Criterion:

@@ -5,6 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,25 +74,25 @@ class Loop:
         self._skipped: Counter[str] = Counter()
         self._ap: float | None = None
         self._began = self._before = 0.0
-        self._late = False
+        self._asked = self._late = False
 
     def run(self, display: Display) -> Position:
         """Train to the end of the limits; returns how far it came."""
         self._began, self._before = time.monotonic(), self.position.seconds
         record = Record(self.keep.folder, self.position.epoch) if self._main else None
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, closing(record) if record else nullcontext():
             while self.position.epoch < self.limits.epochs:
                 terms = self._train_epoch(display, interrupt)
-                if interrupt.asked:
+                if not self._asked:
+                    self._finish_epoch(terms, record)
+                    self._look(interrupt)
+                if self._asked and self.position.epoch < self.limits.epochs:
                     self._save_last()
                     log.warning(self._how_to_resume())
                     raise KeyboardInterrupt(self._how_to_resume())
-                self._finish_epoch(terms, record)
                 if self._late:
                     log.info("time is up after %d steps", self.position.step)
                     break
-        if record is not None:
-            record.close()
         return self.position
 
     def _train_epoch(self, display: Display, interrupt: Interrupt) -> dict[str, float]:
@@ -108,8 +109,8 @@ class Loop:
             else:
                 self._count_bad(bad)
             display.step(self._moment(losses.total.item()))
-            self._late = self._late or self._out_of_time()
-            if anywhere(interrupt.asked or self._late, self.parts.accelerator):
+            self._look(interrupt)
+            if self._asked or self._late:
                 break
         self._check_any_step()
         return means.all()
@@ -192,9 +193,11 @@ class Loop:
             f"saved in {self.keep.folder / 'last'}; to go on, repeat the command with --resume"
         )
 
-    def _out_of_time(self) -> bool:
+    def _look(self, interrupt: Interrupt) -> None:
+        """Note, on every process alike, whether to stop."""
         limit = self.limits.minutes
-        return limit is not None and time.monotonic() - self._began >= 60 * limit
+        late = limit is not None and time.monotonic() - self._began >= 60 * limit
+        self._asked, self._late = anywhere(self.parts.accelerator, interrupt.asked, late)
 
     @property
     def _main(self) -> bool:

@@ -30,7 +30,7 @@ class Means:
     def add(self, losses: Losses) -> None:
         """Count one batch."""
         names = ("total", *losses.names)
-        values = torch.cat((losses.total.detach()[None], losses.values)).double()
+        values = torch.cat((losses.total.detach()[None], losses.values))
         self._sums[names] = self._sums.get(names, torch.zeros_like(values)) + values
         self._counts[names] = self._counts.get(names, 0) + 1
 

@@ -58,13 +58,12 @@ def train_step(parts: Parts, batch: Batch) -> tuple[Losses, str | None]:
     A step with a NaN or infinite loss or gradient changes no weight, on no process.
     """
     device = parts.accelerator.device
-    images = batch.images.to(device)
-    targets = [target.to(device) for target in batch.targets]
+    batch = batch.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=parts.arithmetic.bf16):
-        outputs = parts.wrapped(images, targets)
-    losses = parts.criterion(outputs, targets)
+        outputs = parts.wrapped(batch.images, batch.targets)
+    losses = parts.criterion(outputs, batch.targets)
     bad = losses.first_bad()
-    if anywhere(bad is not None, parts.accelerator):
+    if any(anywhere(parts.accelerator, bad is not None)):
         return losses, bad or "another process"
     parts.accelerator.backward(losses.total)
     limit = parts.arithmetic.clip or math.inf
@@ -80,9 +79,10 @@ def train_step(parts: Parts, batch: Batch) -> tuple[Losses, str | None]:
     return losses, None
 
 
-def anywhere(here: bool, accelerator: "Accelerator") -> bool:
-    """Whether `here` is true on any process; all of them must ask."""
+def anywhere(accelerator: "Accelerator", *flags: bool) -> tuple[bool, ...]:
+    """Which of the flags are true on any process; all of them must ask."""
     if accelerator.num_processes == 1:
-        return here
-    flag = torch.tensor(float(here), device=accelerator.device)
-    return bool(cast(torch.Tensor, accelerator.reduce(flag, reduction="sum")) > 0)
+        return flags
+    counts = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
+    counts = cast(torch.Tensor, accelerator.reduce(counts, reduction="sum"))
+    return tuple(count > 0 for count in counts.tolist())
