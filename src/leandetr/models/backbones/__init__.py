@@ -1,0 +1,18 @@
+"""Backbones: images in, feature maps out. Importing this package registers them all."""
+
+from leandetr.models.backbones.base import Backbone, BackboneConfig, backbones
+from leandetr.models.backbones.pretrained import load_pretrained
+from leandetr.models.backbones.residual import FrozenBatchNorm
+from leandetr.models.backbones.resnet import NanoResNetConfig, ResNetConfig
+from leandetr.models.backbones.swin import SwinConfig
+
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "FrozenBatchNorm",
+    "NanoResNetConfig",
+    "ResNetConfig",
+    "SwinConfig",
+    "backbones",
+    "load_pretrained",
+]
