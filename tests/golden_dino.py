@@ -42,12 +42,21 @@ def recipe_of(case: Case) -> tuple[Recipe, Callable]:
         encoder=_lite_encoder(h) if lite else _deformable_encoder(h),
         queries=MixedQueriesConfig(count=h["num_queries"]),
         decoder=decoder,
-        groups=(DenoisingConfig(),),
+        groups=(_denoising(h),),
         dim=h["hidden_dim"],
         classes=h["num_classes"],
         top=h["num_select"],
     )
     return Recipe(case.name, model), lite_detr.rules if lite else dino.rules
+
+
+def _denoising(h: dict) -> DenoisingConfig:
+    """Lite cases do not state it; their config/DINO/DINO_4scale.py does: 100, 0.5 and 1.0."""
+    return DenoisingConfig(
+        budget=h.get("dn_number", 100),
+        label_noise=h.get("dn_label_noise_ratio", 0.5),
+        box_noise=h.get("dn_box_noise_scale", 1.0),
+    )
 
 
 def _deformable_encoder(h: dict) -> DeformableEncoderConfig:

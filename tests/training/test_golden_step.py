@@ -7,6 +7,7 @@ from golden_data import cases, load_case
 from golden_dino import official_detector
 from leandetr.checkpoints.keymap import to_ours
 from leandetr.training.build import build_criterion
+from leandetr.types import Images, Target
 from recorded_noise import recorded, targets_of
 
 TERMS = {"loss_ce": "labels", "loss_bbox": "boxes", "loss_giou": "giou"}
@@ -26,15 +27,23 @@ def our_name(official, layers):
     return None
 
 
-def step(case):
+def step(case, dtype):
     model, rules, _ = official_detector(load_case(case.meta["weights_and_images_of"]))
-    model.train()
+    model.to(dtype).train()
     model.training_groups[0].draw = recorded(case)
-    targets = targets_of(case)
-    outputs = model(case.images(), targets)
+    targets = [Target(t.labels, t.boxes.to(dtype)) for t in targets_of(case)]
+    images = case.images()
+    outputs = model(Images(images.pixels.to(dtype), images.padding), targets)
     losses = build_criterion(model.recipe.train.criterion)(outputs, targets)
     losses.total.backward()
     return model, rules, outputs, losses
+
+
+def same_boxes(case, outputs):
+    """False where near-tied proposals swapped ranks, which exchanges the content of queries."""
+    main = outputs.groups[0]
+    got = outputs.layers[-1].boxes[:, main.start : main.stop]
+    return torch.allclose(got, case.tensors["pred_boxes"].to(got), atol=1e-4, rtol=0)
 
 
 def check_gradients(case, model, rules):
@@ -50,10 +59,8 @@ def check_gradients(case, model, rules):
         assert got == pytest.approx(norm, rel=1e-3, abs=1e-4), key
         stored = case.tensors.get(f"grad.{key}")
         if stored is not None:
-            scale = stored.abs().max()
-            torch.testing.assert_close(
-                parameter.grad / scale, stored / scale, atol=1e-3, rtol=0, msg=key
-            )
+            error = (parameter.grad - stored).norm() / stored.norm()
+            assert error < 1e-3, key
 
 
 def _without_aliases(rules):
@@ -67,7 +74,10 @@ def _without_aliases(rules):
 @pytest.mark.parametrize("name", cases("dino/*_train", "lite_detr/*_train"))
 def test_training_step_equals_official(name):
     case = load_case(name)
-    model, rules, outputs, losses = step(case)
+    model, rules, outputs, losses = step(case, torch.float32)
+    if not same_boxes(case, outputs):  # in double precision only exact ties could swap
+        model, rules, outputs, losses = step(case, torch.float64)
+        assert same_boxes(case, outputs)
     layers = len(outputs.layers)
     terms = {term.name: term.value.item() for term in losses.terms}
     compared = 0
@@ -84,5 +94,6 @@ def test_training_step_equals_official(name):
         case.tensors["dn_pred_boxes"],
         atol=1e-4,
         rtol=0,
+        check_dtype=False,
     )
     check_gradients(case, model, rules)

@@ -18,7 +18,7 @@ def dino_r50() -> Recipe:
         encoder=DeformableEncoderConfig(),
         queries=MixedQueriesConfig(count=900),
         decoder=DinoDecoderConfig(),
-        groups=(DenoisingConfig(),),
+        groups=(DenoisingConfig(box_noise=1.0),),  # as scripts/DINO_train.sh sets it
     )
     return Recipe("dino-r50", model)
 
