@@ -17,7 +17,7 @@ Shapes = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Images:
-    """A batch of normalised images, zero-padded at the right and bottom; `padding` is True there."""
+    """A batch of normalised images, zero-padded right and bottom; `padding` is True there."""
 
     pixels: Float[Tensor, "N 3 H W"]
     padding: Bool[Tensor, "N H W"]

@@ -1,7 +1,7 @@
 """Samples to batches: decode, augment, normalise, pad.
 
 data = load_data("data/cells", "train")
-items = DetectionSet(data, preprocess, SmallDataAugment(), seed=0, cache=True)
+items = DetectionSet(data, preprocess, augment=SmallDataAugment(), seed=0, cache=True)
 batches = DataLoader(items, batch_size=8, shuffle=True, collate_fn=collate)
 items.set_epoch(1)                          # new augmentations, the same in every run
 """
@@ -71,8 +71,8 @@ class DetectionSet(Dataset[Item]):
         self,
         data: DetectionData,
         preprocess: Preprocess,
-        augment: AugmentConfig | None = None,
         *,
+        augment: AugmentConfig | None = None,
         seed: int = 0,
         cache: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,

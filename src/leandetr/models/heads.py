@@ -26,7 +26,7 @@ def class_head(dim: int, classes: int) -> nn.Linear:
 
 def box_head(dim: int) -> MLP:
     """A box head that starts by moving nothing."""
-    head = MLP(dim, dim, 4, depth=BOX_DEPTH)
+    head = MLP(dim, 4, hidden=dim, depth=BOX_DEPTH)
     for parameter in head.layers[-1].parameters():
         nn.init.zeros_(parameter)
     return head

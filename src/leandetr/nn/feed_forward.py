@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class MLP(nn.Module):
     """Linear layers with ReLU between them; `depth` of them, `hidden` wide inside."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, *, depth: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, hidden: int, depth: int) -> None:
         super().__init__()
         widths = [inputs, *[hidden] * (depth - 1), outputs]
         pairs = zip(widths[:-1], widths[1:], strict=True)

@@ -161,7 +161,7 @@ def _loop(
     minutes: float | None,
 ) -> Loop:
     how = recipe.train
-    images = DetectionSet(data.train, recipe.preprocess, how.augment, seed=how.seed)
+    images = DetectionSet(data.train, recipe.preprocess, augment=how.augment, seed=how.seed)
     order = EpochBatches(
         len(images),
         how.batch,

@@ -88,7 +88,7 @@ class DinoDecoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
-        self.embed_boxes = MLP(2 * dim, dim, dim, depth=2)
+        self.embed_boxes = MLP(2 * dim, dim, hidden=dim, depth=2)
 
     def forward(
         self, queries: Queries, tokens: Tokens, heads: PredictionHeads
