@@ -237,7 +237,7 @@ def _about(one: Looked, picture: Path | None) -> dict[str, Any]:
     """The line of one file in `images.json`."""
     about: dict[str, Any] = {"id": one.image_id, "file_name": _plain(one.path)}
     if one.photo is None:
-        return about | {"skipped": one.problem}
+        return about | {"skipped": (one.problem or "").removeprefix(f"{_plain(one.path)}: ")}
     height, width = one.photo.size
     about |= {"height": height, "width": width, "detections": len(one.detections or ())}
     if picture is not None:
