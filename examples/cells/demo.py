@@ -5,7 +5,6 @@
 
 import argparse
 import csv
-import logging
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,13 +16,12 @@ from leandetr.models.detector import Detector
 HERE = Path(__file__).resolve().parent
 MODEL = "lite-dino-nano-cells"
 THRESHOLD = 0.4
-MINUTES = 1.5
+EPOCHS, MINUTES = 8, 2.5
 
 
 def main() -> None:
     """Evaluate, predict, fine-tune, and say where to look."""
     options = _options()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     began, out = time.monotonic(), _free(options.out)
     out.mkdir(parents=True)
     model = leandetr.load(options.model)
@@ -35,7 +33,7 @@ def main() -> None:
     _title("2. What it finds")
     pictures = _predict(model, options.data, out / "pictures")
 
-    _title(f"3. Fine-tuning on other objects, for {options.minutes:g} minutes")
+    _title(f"3. Fine-tuning on other objects, for {options.minutes:g} minutes at most")
     first, last = _fine_tune(model, out, options.minutes)
 
     _title(f"Done in {(time.monotonic() - began) / 60:.1f} minutes")
@@ -53,7 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL, help="a shipped model or a model folder")
     parser.add_argument("--data", type=Path, default=HERE, help="COCO folder with a test split")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where to write")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of fine-tuning")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of fine-tuning at most")
     return parser.parse_args()
 
 
@@ -86,7 +84,7 @@ def _fine_tune(model: Detector, out: Path, minutes: float) -> tuple[float, float
     """Teach the model synthetic shapes; returns the mean loss of its first and last epoch."""
     print("The objects are synthetic scenes with classes that the model has never seen.")
     scenes = write_scenes(out / "scenes", train=32, val=8, seed=0)
-    settings = ["train.epochs=100", "train.batch=4", "train.workers=0"]
+    settings = [f"train.epochs={EPOCHS}", "train.batch=4", "train.workers=0"]
     run = leandetr.train(model, scenes, out / "fine-tuned", overrides=settings, minutes=minutes)
     with (run / "metrics.csv").open(newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
