@@ -1,10 +1,10 @@
 """From predictions to detections."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from leandetr import boxes as frames
+from leandetr.nn import grid
 from leandetr.types import Detections, Prediction
 
 
@@ -31,7 +31,7 @@ class TopScores:
         query = best.indices // classes
         corners = frames.cxcywh_to_xyxy(prediction.boxes.float())
         corners = frames.to_pixels(corners, sizes[:, None])
-        chosen = torch.take_along_dim(corners, query[..., None], dim=1)
+        chosen = grid.pick(corners, query)
         labels = best.indices % classes
         return [
             Detections(boxes, values, label, names)

@@ -176,6 +176,23 @@ class KeyAwareAttention(nn.Module):
         return self.output(ops.key_aware_attn(asked, key, value, shapes, locations))
 
 
+def sampled_attention(
+    dim: int,
+    *,
+    heads: int,
+    levels: int,
+    points: int,
+    key_aware: bool,
+    shared_offsets: bool = False,
+    own_key: bool = False,
+) -> DeformAttention | KeyAwareAttention:
+    """The attention module that a config asks for; `own_key` counts only with `key_aware`."""
+    sizes = {"heads": heads, "levels": levels, "points": points, "shared_offsets": shared_offsets}
+    if key_aware:
+        return KeyAwareAttention(dim, **sizes, own_key=own_key)
+    return DeformAttention(dim, **sizes)
+
+
 def _project(
     linear: nn.Linear, memory: Float[Tensor, "N S C"], padding: Bool[Tensor, "N S"], heads: int
 ) -> Float[Tensor, "N S M D"]:

@@ -1,7 +1,7 @@
 """Where tokens are: level sizes, valid shares, reference points and box proposals."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from leandetr.types import Shapes, Tokens
@@ -88,6 +88,14 @@ def valid_proposals(
     low, high = PROPOSAL_WINDOW
     inside = ((boxes > low) & (boxes < high)).all(dim=-1)
     return inside & ~padding
+
+
+def pick(values: Float[Tensor, "N S C"], index: Int[Tensor, "N Q"]) -> Float[Tensor, "N Q C"]:
+    """The rows of each image at `index`.
+
+    `take_along_dim` would do the same, but it fixes the number of tokens in an export.
+    """
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def count(shapes: Shapes) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from leandetr.errors import RecipeError
 from leandetr.models.detector import Detector, Parts
-from leandetr.models.encoders import Dims
+from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads, ProposalHead
 from leandetr.models.postprocess import TopScores
 from leandetr.recipes import dino, lite_detr, nano

@@ -34,6 +34,7 @@ def dino_nano() -> Recipe:
         warmup=100,
         clip=1.0,
         ema=0.998,
+        validate_every=5,
         augment=SmallDataAugment(turn=0.0),
     )
     return Recipe("dino-nano", model, Preprocess(short=240, long=320), train)

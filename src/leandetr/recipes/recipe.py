@@ -80,7 +80,7 @@ class TrainRecipe:
 
     `batch` is images a device, `warmup` optimiser steps, `drops` the epochs after which the rate
     falls to a tenth, `clip` the largest gradient norm, `ema` the decay of the averaged weights
-    (None: none are kept).
+    (None: none are kept), `validate_every` the epochs from one validation to the next.
     """
 
     epochs: int = 12
@@ -96,6 +96,7 @@ class TrainRecipe:
     precision: str = "fp32"
     augment: Any = part(augmentations, default_factory=DetrAugment)
     workers: int = 2
+    validate_every: int = 1
     seed: int = 0
     criterion: CriterionRecipe = CriterionRecipe()
 
@@ -108,7 +109,7 @@ class TrainRecipe:
             raise RecipeError(
                 f"expected train.precision of {', '.join(PRECISIONS)}; got '{self.precision}'"
             )
-        for name in ("epochs", "batch"):
+        for name in ("epochs", "batch", "validate_every"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"expected train.{name} of at least 1; got {getattr(self, name)}")
         if self.ema is not None and not 0 < self.ema < 1:

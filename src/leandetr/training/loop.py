@@ -33,10 +33,19 @@ Save = Callable[[Detector, Path], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run ends: after `epochs`, or when it has run for `minutes`, whichever is first."""
+    """When a run ends, and when it is validated.
+
+    It ends after `epochs`, or when it has run for `minutes`, whichever is first. Every
+    `validate_every` epochs it is validated, and when it ends.
+    """
 
     epochs: int
     minutes: float | None = None
+    validate_every: int = 1
+
+    def validates(self, epoch: int, *, late: bool) -> bool:
+        """Whether validation is due after `epoch` epochs; `late` says that time is up."""
+        return late or epoch >= self.epochs or epoch % self.validate_every == 0
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,8 @@ class Loop:
     def _finish_epoch(self, terms: dict[str, float], record: Record | None) -> None:
         """Validate, write the row, save `last` and perhaps `best`."""
         epoch, at_end = self.position.epoch + 1, self.position.batch >= len(self.batches)
-        scores = self._validated()
+        due = self.limits.validates(epoch, late=self._late)
+        scores = self._validated() if due else None
         self.position.seconds = self._before + time.monotonic() - self._began
         if at_end:
             self.position.epoch, self.position.batch = epoch, 0

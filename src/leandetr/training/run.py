@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 CROWDED = 0.7
 """Share of the queries that objects of one image may take before a warning."""
 
-MAY_CHANGE = ("epochs", "workers")
+MAY_CHANGE = ("epochs", "workers", "validate_every")
 """What of `train` may be another when a run goes on."""
 
 
@@ -174,17 +174,19 @@ def _loop(
     return Loop(
         parts,
         Batches(images, order, workers=how.workers),
-        limits=Limits(how.epochs, minutes),
+        limits=Limits(how.epochs, minutes, how.validate_every),
         keep=Keep(out, store.save, about),  # pyright: ignore[reportArgumentType]
-        validate=_validation(data.val, recipe),
+        validate=_validation(data.val, model, recipe),
     )
 
 
-def _validation(data: DetectionData | None, recipe: Recipe) -> Validate | None:
+def _validation(data: DetectionData | None, model: Detector, recipe: Recipe) -> Validate | None:
+    """How to validate. Raises `DataError` now if `data` has a class that training does not."""
     if data is None:
         return None
-    from leandetr.evaluation.evaluate import evaluate
+    from leandetr.evaluation.evaluate import category_of, evaluate
 
+    category_of(model, data)
     return partial(evaluate, data=data, batch=recipe.train.batch, workers=recipe.train.workers)
 
 

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from leandetr import boxes as frames
 from leandetr.models.decoders.base import decoders
-from leandetr.models.encoders.base import Dims, sampled_attention
+from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn import grid
 from leandetr.nn.attention import Attention
-from leandetr.nn.deform_attention import SampledAttention
+from leandetr.nn.deform_attention import SampledAttention, sampled_attention
 from leandetr.nn.feed_forward import MLP, FeedForward
 from leandetr.nn.position import sine_boxes
 from leandetr.types import Prediction, Queries, Tokens
@@ -37,7 +37,11 @@ class DinoDecoderConfig:
         layers = []
         for _ in range(self.layers):
             cross = sampled_attention(
-                dims, heads=self.heads, points=self.points, key_aware=self.key_aware
+                dims.dim,
+                heads=self.heads,
+                levels=dims.levels,
+                points=self.points,
+                key_aware=self.key_aware,
             )
             layers.append(
                 DinoLayer(

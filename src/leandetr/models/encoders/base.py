@@ -1,30 +1,16 @@
 """What every encoder is: tokens in, refined tokens out."""
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leandetr.models.heads import ProposalHead
-from leandetr.nn.deform_attention import (
-    DeformAttention,
-    KeyAwareAttention,
-    SampledAttention,
-)
+from leandetr.nn.deform_attention import SampledAttention
 from leandetr.registry import Registry
 from leandetr.types import Encoded, Shapes, Tokens
 
 encoders = Registry("encoder")
-
-
-@dataclass(frozen=True)
-class Dims:
-    """Sizes that all parts of one detector agree on."""
-
-    dim: int
-    levels: int
-    classes: int
 
 
 @runtime_checkable
@@ -34,22 +20,6 @@ class Encoder(Protocol):
     def __call__(self, tokens: Tokens, proposals: ProposalHead | None) -> Encoded:
         """Refine the tokens of a batch."""
         ...
-
-
-def sampled_attention(
-    dims: Dims,
-    *,
-    heads: int,
-    points: int,
-    key_aware: bool,
-    shared_offsets: bool = False,
-    own_key: bool = False,
-) -> DeformAttention | KeyAwareAttention:
-    """The attention module that a config asks for."""
-    sizes = {"heads": heads, "levels": dims.levels, "points": points}
-    if key_aware:
-        return KeyAwareAttention(dims.dim, **sizes, shared_offsets=shared_offsets, own_key=own_key)
-    return DeformAttention(dims.dim, **sizes, shared_offsets=shared_offsets)
 
 
 class Gather(nn.Module):

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leandetr.models.encoders.base import Dims, Gather, encoders, sampled_attention
+from leandetr.models.dims import Dims
+from leandetr.models.encoders.base import Gather, encoders
 from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
+from leandetr.nn.deform_attention import DeformAttention
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.types import Encoded, Tokens
 
@@ -41,7 +43,7 @@ class DeformableLayer(nn.Module):
         self, dims: Dims, *, heads: int, points: int, hidden: int, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        attention = sampled_attention(dims, heads=heads, points=points, key_aware=False)
+        attention = DeformAttention(dims.dim, heads=heads, levels=dims.levels, points=points)
         self.gather = Gather(dims.dim, attention, dropout=dropout)
         self.feed_forward = FeedForward(dims.dim, hidden, dropout=dropout)
 

@@ -14,9 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandetr.errors import RecipeError
-from leandetr.models.encoders.base import Dims, Gather, encoders, sampled_attention
+from leandetr.models.dims import Dims
+from leandetr.models.encoders.base import Gather, encoders
 from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
+from leandetr.nn.deform_attention import sampled_attention
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.types import Encoded, Tokens
 
@@ -69,8 +71,9 @@ class LiteEncoderConfig:
 
     def _gather(self, dims: Dims) -> Gather:
         attention = sampled_attention(
-            dims,
+            dims.dim,
             heads=self.heads,
+            levels=dims.levels,
             points=self.points,
             key_aware=self.key_aware,
             shared_offsets=self.shared_offsets,

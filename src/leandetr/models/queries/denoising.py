@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from leandetr import boxes as frames
 from leandetr.errors import RecipeError
-from leandetr.models.encoders.base import Dims
+from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
 from leandetr.models.queries.base import groups
 from leandetr.types import Group, Known, Queries, Target, Tokens

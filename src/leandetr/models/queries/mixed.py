@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from leandetr.errors import RecipeError
-from leandetr.models.encoders.base import Dims
+from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
 from leandetr.models.queries.base import MAIN, sources
+from leandetr.nn import grid
 from leandetr.types import Group, Match, Prediction, Queries, Tokens
 
 
@@ -45,11 +45,11 @@ class MixedQueries(nn.Module):
         """
         candidates = proposals(tokens)
         count = min(self.content.num_embeddings, candidates.logits.shape[1])
-        best = candidates.logits.amax(dim=-1).topk(count, dim=1).indices[..., None]  # N Q 1
-        features = torch.take_along_dim(candidates.features, best, dim=1)
-        box_logits = torch.take_along_dim(candidates.box_logits, best, dim=1)
+        best = candidates.logits.amax(dim=-1).topk(count, dim=1).indices  # N Q
+        features = grid.pick(candidates.features, best)
+        box_logits = grid.pick(candidates.box_logits, best)
         boxes = proposals.place(features, box_logits).float().sigmoid()
-        logits = torch.take_along_dim(candidates.logits, best, dim=1)
+        logits = grid.pick(candidates.logits, best)
         content = self.content.weight[:count].expand(len(best), -1, -1)
         group = Group(MAIN, 0, count, Match())
         queries = Queries(content, None, boxes.detach(), None, (group,))
