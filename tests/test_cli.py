@@ -1,7 +1,9 @@
 """The command line: what is printed, where, and with which exit code."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -191,6 +193,18 @@ def test_train_passes_everything_on(
     }
     leandetr("train", tmp_path, "--data", "d", "--out", "o")
     assert calls.pop()[0][0] is scripted
+
+
+def test_scenes_go_into_a_new_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+    fake = SimpleNamespace(write_scenes=lambda out, **options: calls.append((out, options)))
+    monkeypatch.setitem(sys.modules, "leandetr.data.scenes", fake)
+    done = leandetr("scenes", tmp_path / "new", "--train", "3", "--val", "2", "--seed", "7")
+    assert done.exit_code == 0, done.output
+    assert calls == [(tmp_path / "new", {"train": 3, "val": 2, "seed": 7})]
+    (tmp_path / "mine.txt").touch()
+    assert leandetr("scenes", tmp_path).exit_code == 2
+    assert len(calls) == 1
 
 
 def test_an_interruption_is_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import typer
 import typer.core
 
 from leandetr import __version__
-from leandetr.errors import LeanDetrError
+from leandetr.errors import LeanDetrError, OutputExists
 
 if TYPE_CHECKING:
     from leandetr.deploy.predict import Looked
@@ -230,32 +230,27 @@ def scenes(
     """
     from leandetr.data.scenes import write_scenes
 
+    if out.exists() and any(out.iterdir()):
+        raise OutputExists(f"{out}: expected a new folder, this one is not empty; choose another")
     write_scenes(out, train=train, val=val, seed=seed)
     typer.echo(f"{train} scenes to train on and {val} to validate on, in {out}")
 
 
 def _recipe(name: str, changes: list[str]) -> "Recipe":
-    """A preset, or the recipe in a YAML file or a model, with changes."""
-    from leandetr.checkpoints.store import find, read_recipe, shipped_models
-    from leandetr.recipes.assemble import list_models, recipe
+    """What `name` stands for, with changes."""
+    from leandetr.checkpoints.store import recipe_of
     from leandetr.recipes.codec import override
 
-    path = Path(name)
-    elsewhere = path.exists() or name in shipped_models()
-    if name in list_models() or not elsewhere:
-        chosen = recipe(name)
-    else:
-        chosen = read_recipe(path if path.is_file() else find(name))
-    return override(chosen, changes) if changes else chosen
+    return override(recipe_of(name), changes) if changes else recipe_of(name)
 
 
 def _recipe_or_model(name: str) -> "Recipe | Detector":
     """What to train: a model folder or shipped model with its weights, else a recipe."""
-    from leandetr.checkpoints.store import load, shipped_models
+    from leandetr.checkpoints.store import load, recipe_of, shipped_models
     from leandetr.recipes.assemble import list_models
 
     trained = Path(name).is_dir() or name in shipped_models()
-    return load(name) if trained and name not in list_models() else _recipe(name, [])
+    return load(name) if trained and name not in list_models() else recipe_of(name)
 
 
 def _placed(model: "Detector", device: str) -> "Detector":

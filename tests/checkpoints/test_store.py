@@ -10,8 +10,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from leandetr.checkpoints import store
-from leandetr.checkpoints.store import find, load, read_recipe, save, shipped_models
-from leandetr.errors import CheckpointError, CheckpointMismatch
+from leandetr.checkpoints.store import find, load, read_recipe, recipe_of, save, shipped_models
+from leandetr.errors import CheckpointError, CheckpointMismatch, RecipeError
 from leandetr.models.detector import Detector
 from leandetr.recipes.assemble import create_model
 
@@ -186,3 +186,16 @@ def test_a_recipe_file_can_be_read_alone(folder: Path, model: Detector) -> None:
     assert read_recipe(folder) == read_recipe(folder / "recipe.yaml") == model.recipe
     with pytest.raises(CheckpointError, match=r"nowhere\.yaml"):
         read_recipe(folder / "nowhere.yaml")
+
+
+def test_a_name_stands_for_a_recipe(
+    folder: Path, model: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ZOO", folder.parent)
+    monkeypatch.chdir(folder)
+    for name in ("cells", str(folder), str(folder / "recipe.yaml")):
+        assert recipe_of(name) == model.recipe
+    (folder / "dino-nano").mkdir()
+    assert recipe_of("dino-nano").name == "dino-nano"
+    with pytest.raises(RecipeError, match="did you mean dino-nano"):
+        recipe_of("dino-nan")

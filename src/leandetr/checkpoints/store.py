@@ -20,7 +20,7 @@ from torch import Tensor
 from leandetr.errors import CheckpointError, CheckpointMismatch, RecipeError
 from leandetr.files import whole
 from leandetr.models.detector import Detector
-from leandetr.recipes.assemble import create_model, list_models
+from leandetr.recipes.assemble import create_model, list_models, recipe
 from leandetr.recipes.codec import from_dict, to_dict
 from leandetr.recipes.recipe import Recipe
 from leandetr.registry import did_you_mean
@@ -42,7 +42,7 @@ def save(model: Detector, folder: str | Path) -> None:
     folder = Path(folder)
     labels = {"names": list(model.names), "category_ids": list(model.category_ids)}
     _check_labels(labels, model.recipe, folder)
-    recipe = yaml.safe_dump(
+    text = yaml.safe_dump(
         {"format": FORMAT} | to_dict(model.recipe), sort_keys=False, allow_unicode=True
     )
     try:
@@ -52,7 +52,7 @@ def save(model: Detector, folder: str | Path) -> None:
                 name: files.enter_context(whole(folder / name))
                 for name in (RECIPE, LABELS, WEIGHTS)
             }
-            partial[RECIPE].write_text(recipe, encoding="utf-8")
+            partial[RECIPE].write_text(text, encoding="utf-8")
             partial[LABELS].write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n")
             save_file(_tensors(model), partial[WEIGHTS], metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
@@ -68,10 +68,10 @@ def load(model: str | Path) -> Detector:
     or damaged, `CheckpointMismatch` when weights and recipe do not belong together.
     """
     folder = find(model)
-    recipe, labels, tensors = read_recipe(folder), _labels(folder), _weights(folder)
-    _check_labels(labels, recipe, folder)
+    chosen, labels, tensors = read_recipe(folder), _labels(folder), _weights(folder)
+    _check_labels(labels, chosen, folder)
     try:
-        detector = create_model(recipe)
+        detector = create_model(chosen)
     except RecipeError as error:
         raise CheckpointError(f"{folder / RECIPE}: {error}") from error
     _compare(_tensors(detector), tensors, folder / WEIGHTS)
@@ -105,6 +105,18 @@ def find(model: str | Path) -> Path:
             f"leandetr train {name} --data DIR --out FOLDER"
         )
     raise CheckpointError(f"no model folder '{name}', and no shipped model; {_near(path, shipped)}")
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe that `name` stands for: a preset, a YAML file, a model folder or a shipped model.
+
+    A preset wins over a folder of the same name. Raises `RecipeError` with the near presets, or
+    `CheckpointError`.
+    """
+    path = Path(name).expanduser()
+    if name in list_models() or not (path.exists() or name in shipped_models()):
+        return recipe(name)
+    return read_recipe(path if path.is_file() else find(name))
 
 
 def read_recipe(folder: str | Path) -> Recipe:
