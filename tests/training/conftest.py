@@ -34,10 +34,6 @@ TINY = (
     "train.batch=2",
     "train.workers=0",
     "train.lr=1e-3",
-    "train.schedule=steps",
-    "train.drops=[]",
-    "train.warmup=0",
-    "train.ema=null",
 )
 
 
@@ -91,11 +87,13 @@ def make_split() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def tiny() -> "Recipe":
-    """A DINO of a few thousand weights."""
+    """A DINO of a few thousand weights, trained plainly."""
     from leandetr.recipes.assemble import recipe
     from leandetr.recipes.codec import override
+    from leandetr.recipes.recipe import Recipe, TrainRecipe
 
-    return override(recipe("dino-nano"), TINY)
+    plain = Recipe("tiny", recipe("dino-nano").model, train=TrainRecipe(drops=()))
+    return override(plain, TINY)
 
 
 @pytest.fixture(autouse=True)

@@ -155,6 +155,19 @@ def test_data_without_boxes_is_refused(
         train(tiny, tmp_path / "data", tmp_path / "run")
 
 
+def test_a_class_that_only_validation_has_is_refused_before_training(
+    tiny: Recipe, make_split: Callable[..., None], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    make_split(data, "train", 2)
+    make_split(data, "val", 2)
+    file = data / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace("green", "blue"))
+    with pytest.raises(DataError, match="green"):
+        train(tiny, data, tmp_path / "run")
+    assert not (tmp_path / "run" / "last").exists()
+
+
 def test_images_without_boxes_and_fuller_than_the_queries_train(
     tiny: Recipe,
     make_split: Callable[..., None],
@@ -182,6 +195,17 @@ def test_time_up_ends_with_validation_and_checkpoint(
     train(averaged(tiny), pictures, out, resume=True)
     assert_same(weights(out), weights(whole))
     assert [row["epoch"] for row in rows(out)] == ["1", "2"]
+
+
+def test_validation_can_be_rarer_but_never_misses_the_end(
+    tiny: Recipe, pictures: Path, tmp_path: Path
+) -> None:
+    out = train(
+        tiny.with_train(validate_every=2),
+        *(pictures, tmp_path / "run"),
+        overrides=["train.epochs=3"],
+    )
+    assert [row["ap"] != "" for row in rows(out)] == [False, True, True]
 
 
 def test_another_model_is_fine_tuned(

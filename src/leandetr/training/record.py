@@ -180,11 +180,12 @@ def _draw(rows: Sequence[Row], path: Path) -> bool:
     figure = Figure(figsize=(9, 3.5))
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.15, top=0.9)
     left, right = figure.subplots(1, 2)
-    epochs = [row.epoch for row in rows]
-    left.plot(epochs, [row.loss for row in rows], marker=".")
+    left.plot([row.epoch for row in rows], [row.loss for row in rows], marker=".")
     left.set(title="training loss", xlabel="epoch")
+    scored = [row for row in rows if not math.isnan(row.ap)]
     for name in ("ap", "ap50"):
-        right.plot(epochs, [getattr(row, name) for row in rows], marker=".", label=name.upper())
+        values = [getattr(row, name) for row in scored]
+        right.plot([row.epoch for row in scored], values, marker=".", label=name.upper())
     right.set(title="validation", xlabel="epoch", ylim=(0, 1))
     right.legend()
     for axes in (left, right):
