@@ -96,9 +96,9 @@ class Plain(nn.Module):
 @pytest.mark.parametrize(
     "backbone",
     [
-        ResNetConfig(18).build(),
-        NanoResNetConfig(widths=(8, 12, 16, 20)).build(),
-        Swin(8, (1, 2), heads=(2, 2), window=3, outputs=(0, 1), drop_path=0.1),
+        ResNetConfig(18, outputs=(0, 1)).build(),
+        NanoResNetConfig(widths=(8, 12), blocks=(1, 1), outputs=(0, 1)).build(),
+        Swin(8, (0, 2), heads=(2, 2), window=3, outputs=(1,), drop_path=0.1),
     ],
     ids=["resnet", "nano", "swin"],
 )

@@ -12,7 +12,7 @@ from leandetr.models.backbones.pretrained import KNOWN, cache_folder, check_know
 from leandetr.models.backbones.swin import Swin
 
 RESNET = ("resnet18", "imagenet")
-CONFIG = ResNetConfig(18, weights="imagenet")
+CONFIG = ResNetConfig(18, outputs=(0,), weights="imagenet")  # few stages: tests stay quick
 
 
 @pytest.fixture(autouse=True)
@@ -41,18 +41,18 @@ def published(tmp_path, monkeypatch):
     return publish
 
 
-def classifier():
-    """A state dict like torchvision's: all of a ResNet-18, and a class head."""
-    state = ResNetConfig(18, norm="batch", frozen_stages=0).build().state_dict()
+def classifier(outputs=(0,)):
+    """A state dict like torchvision's: a ResNet-18, here with few stages, and a class head."""
+    state = ResNetConfig(18, outputs=outputs, norm="batch", frozen_stages=0).build().state_dict()
     state = {key: torch.rand_like(value.float()) for key, value in state.items()}
     return {**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
 def test_every_tensor_is_loaded_and_the_class_head_dropped(published, cache, norm):
-    state = classifier()
+    state = classifier(outputs=(3,))
     path = published(RESNET, state)
-    config = replace(CONFIG, norm=norm)
+    config = replace(CONFIG, outputs=(3,), norm=norm)
     backbone = config.build()
     said = load_pretrained(backbone, config)
     assert said == "ImageNet-1k weights resnet18-f37072fd.pth"
@@ -76,9 +76,8 @@ def test_the_second_time_comes_from_the_cache(published):
 
 
 def test_stages_that_are_not_built_stay_in_the_file(published):
-    published(RESNET, classifier())
-    config = replace(CONFIG, outputs=(0, 1))
-    assert load_pretrained(config.build(), config)
+    published(RESNET, classifier(outputs=(2,)))
+    assert load_pretrained(CONFIG.build(), CONFIG)
 
 
 def test_swin_weights_lie_under_model_and_leave_the_output_norms(published):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from golden_data import load_case
+from golden_data import load_case, loaded, rules
 from leandetr.errors import RecipeError
 from leandetr.models.backbones import FrozenBatchNorm, NanoResNetConfig, ResNetConfig
 from leandetr.types import Images
@@ -16,8 +16,9 @@ def build_like(case):
     levels = case.meta["args"].get("num_feature_levels", 1)
     config = ResNetConfig(outputs=(3,) if levels == 1 else (1, 2, 3), dilate_last=dilated)
     backbone = config.build()
-    weights = case.weights()
-    state = {key[len(PREFIX) :]: weights[key] for key in weights if key.startswith(PREFIX)}
+    own = {key: shape for key, shape in case.meta["key_shapes"].items() if key.startswith(PREFIX)}
+    state = rules().fill(own, case.meta["seed"])  # only these: whole models take seconds to fill
+    state = {key.removeprefix(PREFIX): torch.from_numpy(array) for key, array in state.items()}
     backbone.load_state_dict(state, strict=True)
     return backbone
 
@@ -27,16 +28,15 @@ def build_like(case):
     "name",
     [
         "detr/r50",
-        "detr/r50_odd_sizes",
         "detr/r50_dc5",
         "deformable_detr/r50",
         "deformable_detr/r50_refine_odd_sizes",
-        "deformable_detr/r50_single_scale",
         "deformable_detr/r50_single_scale_dc5",
     ],
 )
 def test_maps_and_padding_equal_the_official_ones(name):
     case = load_case(name)
+    loaded.discard(name)  # the backbone alone is not the whole case
     backbone = build_like(case)
     with torch.no_grad():
         found = backbone(case.images())
