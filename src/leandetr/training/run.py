@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +110,6 @@ def _read(root: Path, splits: tuple[str, str], recipe: Recipe) -> _Data:
     first, second = splits
     data = load_data(root, first)
     require_boxes(data)
-    _warn(data)
     queries = getattr(recipe.model.queries, "count", None)
     if queries is not None and data.most_boxes > CROWDED * queries:
         log.warning(
@@ -125,14 +124,7 @@ def _read(root: Path, splits: tuple[str, str], recipe: Recipe) -> _Data:
             *(root, second, ", ".join(find_splits(root))),
         )
         return _Data(data, None)
-    val = load_data(root, second)
-    _warn(val)
-    return _Data(data, replace(val, warnings=()))
-
-
-def _warn(data: DetectionData) -> None:
-    for sentence in data.warnings:
-        log.warning(sentence)
+    return _Data(data, load_data(root, second))
 
 
 def _model(
