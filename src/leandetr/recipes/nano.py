@@ -25,7 +25,7 @@ def dino_nano() -> Recipe:
         top=100,
     )
     train = TrainRecipe(
-        epochs=120,
+        epochs=90,
         batch=8,
         lr=5e-4,
         lr_factors=(),
