@@ -18,7 +18,10 @@ from leandetr.types import FeatureMaps, Images, Tokens
 necks = Registry("neck")
 
 NORM_GROUPS = 32
-"""Groups of the norm after each projection (Deformable DETR)."""
+"""Groups of the norm after each projection (Deformable DETR), of two channels at least.
+
+A group of one channel would have nothing to compare on a map of one cell.
+"""
 
 
 @necks.register("channel-mapper")
@@ -115,5 +118,5 @@ def _projection(inputs: int, dim: int, *, size: int) -> nn.Sequential:
     nn.init.xavier_uniform_(convolution.weight)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
-    groups = next(n for n in range(min(NORM_GROUPS, dim), 0, -1) if dim % n == 0)
+    groups = next((n for n in range(min(NORM_GROUPS, dim // 2), 0, -1) if dim % n == 0), 1)
     return nn.Sequential(convolution, nn.GroupNorm(groups, dim))

@@ -1,0 +1,211 @@
+"""Laws that every encoder obeys in every deformable detector, by being registered."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leandetr.checkpoints.store import load, save
+from leandetr.models.decoders.dino import DinoDecoderConfig
+from leandetr.models.encoders import encoders
+from leandetr.recipes import build, dump_yaml, from_dict, load_yaml, to_dict
+from leandetr.training.build import build_criterion
+from leandetr.types import Images
+from tiny import CLASSES, DIM, LEVELS, QUERIES, batch, canvas, family, targets, tiny, tiny_model
+
+GRID = [
+    pytest.param(detector, encoder, id=f"{encoder}-in-{detector}")
+    for encoder in encoders.names()
+    for detector in family()
+]
+everywhere = pytest.mark.parametrize(("detector", "encoder"), GRID)
+
+
+def losses(model, images, boxes, seed=0):
+    """The losses of a training batch; the seed fixes the denoising noise."""
+    torch.manual_seed(seed)
+    return build_criterion(model.recipe.train.criterion)(model(images, boxes), boxes)
+
+
+def test_the_grid_has_every_encoder_and_more_than_one_detector():
+    assert {"deformable", "lite"} <= set(encoders.names())
+    assert {"dino-nano", "lite-dino-nano"} <= set(family())
+
+
+@everywhere
+def test_outputs_have_their_shapes(detector, encoder):
+    model = tiny_model(detector, encoder)
+    outputs = model(batch((96, 64), (64, 90)))
+    assert len(outputs.layers) == 2
+    for layer in outputs.layers:
+        assert layer.logits.shape == (2, QUERIES, CLASSES)
+        assert layer.boxes.shape == (2, QUERIES, 4)
+        assert ((layer.boxes >= 0) & (layer.boxes <= 1)).all()
+    assert [group.name for group in outputs.groups] == ["main"]
+    assert outputs.answer.logits.shape == (2, QUERIES, CLASSES)
+    assert torch.equal(outputs.answer.boxes, outputs.layers[-1].boxes)
+
+
+@everywhere
+def test_training_groups_come_behind_the_main_queries(detector, encoder):
+    model = tiny_model(detector, encoder).train()
+    outputs = model(batch((64, 64), (64, 64)), targets(2, 3))
+    assert outputs.groups[0].name == "main"
+    ends = [(group.start, group.stop) for group in outputs.groups]
+    assert ends[0] == (0, QUERIES)
+    assert all(after[0] == before[1] for before, after in zip(ends, ends[1:], strict=False))
+    assert outputs.layers[-1].logits.shape[1] == ends[-1][1] > QUERIES
+    assert outputs.answer.logits.shape[1] == QUERIES
+
+
+@everywhere
+@pytest.mark.parametrize("counts", [(2, 0, 3), (0, 0, 0), (40, 1, 0)])
+def test_gradients_reach_every_parameter(detector, encoder, counts):
+    """Also without any box, and with more boxes than queries: no rank of a run may stand alone."""
+    model = tiny_model(detector, encoder).train()
+    total = losses(model, batch((96, 64), (64, 90), (64, 64)), targets(*counts)).total
+    assert total.isfinite()
+    total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if counts == (2, 0, 3):
+            assert parameter.grad.any(), name
+    assert model.get_parameter("training_groups.0.labels.weight").grad is not None
+
+
+side = st.integers(0, 3)
+TIGHT = ((6, 7), (3, 3), (1, 1))
+PADDED_POSITIONS = (DinoDecoderConfig,)
+"""Decoders that embed boxes as fractions of the padded finest level, as official code does
+(IDEA-Research/DINO:models/dino/deformable_transformer.py, TransformerDecoder): for them the law
+holds from the second level on."""
+
+
+@everywhere
+@settings(max_examples=5)
+@given(smaller=st.tuples(side, side), first=st.tuples(side, side), second=st.tuples(side, side))
+def test_padding_tokens_changes_nothing(detector, encoder, smaller, first, second):
+    """From the tokens on: a larger canvas, whatever its padding holds, gives the same answer."""
+    model = tiny_model(detector, encoder, queries=few_queries(detector))
+    score_padding_least(model)
+    contents = [blocks(6, 7), blocks(6 - smaller[0], 7 - smaller[1])]
+    wide = ((6 + first[0], 7 + first[1]), (3 + second[0], 3 + second[1]), (2, 2))
+    tight, loose = canvas(contents, TIGHT), canvas(contents, wide, junk=3.0)
+    agree(encode(model, tight), encode(model, loose))
+    if isinstance(model.recipe.model.decoder, PADDED_POSITIONS):
+        loose = canvas(contents, (TIGHT[0], *wide[1:]), junk=3.0)
+    agree(decode(model, tight), decode(model, loose))
+
+
+def blocks(height, width):
+    """Random features and positions of an image on every level."""
+    return [
+        torch.randn(max(height >> level, 1), max(width >> level, 1), 2 * DIM)
+        for level in range(LEVELS)
+    ]
+
+
+def few_queries(detector):
+    return replace(tiny(detector).model.queries, count=4)
+
+
+def score_padding_least(model):
+    """Padded tokens share one score and may be chosen, as in official code; here they never are."""
+    head = model.proposals
+    with torch.no_grad():
+        head.project.bias.zero_()
+        head.norm.bias.zero_()
+        head.classes.bias.zero_()
+        head.classes.weight[1] = -head.classes.weight[0]
+
+
+@torch.no_grad()
+def encode(model, tokens):
+    """Encoded valid tokens, and the chosen references."""
+    encoded = model.encoder(tokens, model.proposals).tokens
+    queries, _ = model.queries(encoded, model.proposals)
+    return encoded.features[~tokens.padding], queries.content, queries.reference
+
+
+@torch.no_grad()
+def decode(model, tokens):
+    encoded = model.encoder(tokens, model.proposals).tokens
+    queries, _ = model.queries(encoded, model.proposals)
+    answer = model.decoder(queries, encoded, model.heads)[-1]
+    return answer.logits, answer.boxes
+
+
+def agree(first, second):
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+@everywhere
+@settings(max_examples=3)
+@given(order=st.permutations(range(3)))
+def test_permuting_the_batch_permutes_the_answer(detector, encoder, order):
+    model = tiny_model(detector, encoder)
+    images = batch((64, 96), (96, 64), (50, 33))
+    with torch.no_grad():
+        straight = model(images).answer
+        permuted = model(Images(images.pixels[order], images.padding[order])).answer
+    torch.testing.assert_close(permuted.boxes, straight.boxes[order], atol=1e-5, rtol=0)
+    torch.testing.assert_close(permuted.logits, straight.logits[order], atol=1e-5, rtol=0)
+
+
+@everywhere
+def test_a_step_against_the_gradient_lowers_the_loss(detector, encoder):
+    model = tiny_model(detector, encoder).train()
+    images, boxes = batch((64, 64), (64, 48)), targets(3, 2)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-4)
+    before = losses(model, images, boxes).total
+    before.backward()
+    optimiser.step()
+    assert losses(model, images, boxes).total < before
+
+
+@everywhere
+def test_recipes_come_back_from_dicts_and_yaml(detector, encoder):
+    recipe = tiny(detector, encoder)
+    assert from_dict(to_dict(recipe)) == recipe
+    assert load_yaml(dump_yaml(recipe)) == recipe
+
+
+@everywhere
+def test_a_saved_model_answers_bit_for_bit(detector, encoder, tmp_path):
+    model = tiny_model(detector, encoder)
+    save(model, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.recipe == model.recipe
+    state = again.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    images = batch((64, 48))
+    with torch.no_grad():
+        assert torch.equal(model(images).answer.logits, again(images).answer.logits)
+
+
+@everywhere
+@pytest.mark.parametrize("sizes", [[(32, 32)], [(1, 1)], [(1, 70), (1, 1)], [(70, 1), (64, 64)]])
+def test_the_smallest_images_are_answered(detector, encoder, sizes):
+    """Fewer tokens than queries give as many queries as there are tokens; nothing is NaN."""
+    model = tiny_model(detector, encoder, queries=replace(tiny(detector).model.queries, count=50))
+    images = batch(*sizes)
+    answer = model(images).answer
+    assert 1 <= answer.logits.shape[1] <= 50
+    assert answer.logits.isfinite().all()
+    assert answer.boxes.isfinite().all()
+    model.train()
+    if len(sizes) > 1:  # batch norm cannot train on one value a channel
+        assert losses(model, images, targets(1, 0)).total.isfinite()
+
+
+def test_the_same_recipe_and_seed_give_the_same_weights():
+    one, other = [], []
+    for kept in (one, other):
+        torch.manual_seed(5)
+        kept.extend(build(tiny()).parameters())
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
