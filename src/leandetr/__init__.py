@@ -3,7 +3,7 @@
     import leandetr
 
     leandetr.train("lite-dino-nano", data="my/data", out="runs/mine")
-    found = leandetr.load("runs/mine/best").predict(["photo.jpg"])
+    found = leandetr.load("runs/mine").predict(["photo.jpg"])
     leandetr.draw("photo.jpg", found[0]).save("found.png")
 
 Names are imported when first used, so `import leandetr` costs nothing.

@@ -199,3 +199,12 @@ def test_a_name_stands_for_a_recipe(
     assert recipe_of("dino-nano").name == "dino-nano"
     with pytest.raises(RecipeError, match="did you mean dino-nano"):
         recipe_of("dino-nan")
+
+
+def test_a_run_folder_means_its_best_model_else_its_last(model: Detector, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    save(model, run / "last")
+    assert find(run) == run / "last"
+    save(model, run / "best")
+    assert find(run) == run / "best"
+    assert load(run).names == model.names

@@ -29,6 +29,9 @@ WEIGHTS, RECIPE, LABELS = "model.safetensors", "recipe.yaml", "labels.json"
 FORMAT = 1
 """Version of the folder's layout, written as `format` into recipe.yaml; raised when it changes."""
 
+RUN_MODELS = ("best", "last")
+"""Model folders within the folder of a training run, in the order in which they are preferred."""
+
 ZOO = Path(__file__).parent.parent / "zoo"
 """Models that come with the package."""
 
@@ -62,7 +65,7 @@ def save(model: Detector, folder: str | Path) -> None:
 
 
 def load(model: str | Path) -> Detector:
-    """The detector in a folder that `save` wrote, or a shipped one by its name; in evaluation mode.
+    """The detector in a folder that `save` or `train` wrote, or a shipped one; in evaluation mode.
 
     A folder of that name wins over a shipped model. Raises `CheckpointError` saying what is missing
     or damaged, `CheckpointMismatch` when weights and recipe do not belong together.
@@ -87,10 +90,14 @@ def shipped_models() -> list[str]:
 
 
 def find(model: str | Path) -> Path:
-    """The folder that `model` names. Raises `CheckpointError` with what it might have been."""
+    """The folder that `model` names: a model, the best (else the last) of a run, a shipped one.
+
+    Raises `CheckpointError` with what it might have been.
+    """
     path = Path(model).expanduser()
     if path.is_dir():
-        return path
+        inner = (path / name for name in RUN_MODELS if (path / name / WEIGHTS).is_file())
+        return path if (path / WEIGHTS).is_file() else next(inner, path)
     if path.exists():
         raise CheckpointError(
             f"{path}: expected a model folder, got a file; give the folder that holds {WEIGHTS}"
@@ -226,6 +233,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _near(path: Path, shipped: list[str]) -> str:
-    """What a path that is not there might have been: a model beside it, or a shipped one."""
-    beside = [str(found.parent) for found in path.parent.glob(f"*/{WEIGHTS}")]
+    """What a path that is not there might have been: a model or run beside it, or a shipped one."""
+    beside = {str(found.parent) for found in path.parent.glob(f"*/{WEIGHTS}")}
+    beside |= {str(found.parent.parent) for found in path.parent.glob(f"*/*/{WEIGHTS}")}
     return did_you_mean(str(path), [*shipped, *beside])
