@@ -12,9 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from leandetr.checkpoints import store
-from leandetr.errors import CheckpointError, DataError, OutputExists, TrainingError
+from leandetr.errors import (
+    CheckpointError,
+    DataError,
+    NetworkUnavailable,
+    OutputExists,
+    TrainingError,
+)
 from leandetr.recipes.recipe import Recipe
-from leandetr.training import loop, record
+from leandetr.training import loop, record, run
 from leandetr.training.run import differences, train
 
 
@@ -290,3 +296,14 @@ def test_logging_is_left_as_it_was(tiny: Recipe, pictures: Path, tmp_path: Path)
     level = logging.getLogger("leandetr").level
     train(tiny, pictures, tmp_path / "run", overrides=["train.epochs=1"], splits=("val", "none"))
     assert logging.getLogger("leandetr").level == level
+
+
+def test_without_a_network_both_ways_out_are_told(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*arguments: Any) -> str:
+        raise NetworkUnavailable("fetch weights.pth by hand")
+
+    monkeypatch.setattr(run, "load_pretrained", unreachable)
+    with pytest.raises(NetworkUnavailable, match=r"by hand; or .* --set backbone.weights=none"):
+        train("dino-r50", pictures, tmp_path / "run", overrides=["dim=32"])

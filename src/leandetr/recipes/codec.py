@@ -172,6 +172,8 @@ def _leaves(values: Any, path: str) -> list[str]:
 
 
 def _scalar(text: str, change: str) -> Any:
+    if text.lower() == "none":
+        return None
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -12,7 +12,7 @@ from leandetr.data.coco import load_data
 from leandetr.data.dataset import DetectionData, require_boxes
 from leandetr.data.loader import DetectionSet
 from leandetr.data.splits import find_splits
-from leandetr.errors import OutputExists, TrainingError
+from leandetr.errors import NetworkUnavailable, OutputExists, TrainingError
 from leandetr.models.backbones import load_pretrained
 from leandetr.models.detector import Detector
 from leandetr.recipes import assemble
@@ -140,8 +140,19 @@ def _model(
         old = start if isinstance(start, Detector) else store.load(start)
         log.info("weights taken over:\n%s", transfer(old, model).table())
     elif recipe.model.backbone.weights is not None:
-        log.info("backbone: %s", load_pretrained(model.backbone, recipe.model.backbone))
+        log.info("backbone: %s", _pretrained(model, recipe))
     return model
+
+
+def _pretrained(model: Detector, recipe: Recipe) -> str:
+    """What was loaded into the backbone. Raises `NetworkUnavailable` with both ways out."""
+    try:
+        return load_pretrained(model.backbone, recipe.model.backbone)
+    except NetworkUnavailable as error:
+        raise NetworkUnavailable(
+            f"{error}; or start from random weights: add --set backbone.weights=none "
+            "(and for a ResNet --set backbone.norm=batch --set backbone.frozen_stages=0)"
+        ) from error
 
 
 def _loop(
