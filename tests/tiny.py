@@ -39,20 +39,24 @@ def shrink(config: Any, **changes: Any) -> Any:
     return replace(config, **{k: v for k, v in SIZES.items() if k in known} | changes)
 
 
-def family() -> list[str]:
-    """One preset for each kind of deformable detector, whatever its encoder and sizes."""
+def family(*, with_switches: bool = True) -> list[str]:
+    """One preset for each kind of deformable detector, whatever its encoder and sizes.
+
+    Two kinds differ in a part, or in a switch of the decoder such as `key_aware`.
+    """
     kinds: dict[tuple, str] = {}
     for name in sorted(PRESETS, key=lambda name: ("nano" not in name, len(name), name)):
         model = recipe(name).model
         if isinstance(model.neck, ChannelMapperConfig):
-            kinds.setdefault(_kind(model), name)
+            kinds.setdefault(_kind(model, with_switches), name)
     return sorted(kinds.values())
 
 
-def _kind(model: ModelRecipe) -> tuple:
+def _kind(model: ModelRecipe, with_switches: bool) -> tuple:
+    parts = tuple(type(part).__name__ for part in (model.queries, model.decoder, *model.groups))
+    if not with_switches:
+        return parts
     switches = {k: v for k, v in vars(model.decoder).items() if isinstance(v, bool)}
-    groups = tuple(type(group).__name__ for group in model.groups)
-    parts = (type(model.queries).__name__, type(model.decoder).__name__, groups)
     return (*parts, model.shared_heads, tuple(sorted(switches.items())))
 
 
@@ -116,6 +120,14 @@ def targets(*counts: int, classes: int = CLASSES) -> list[Target]:
             torch.cat((torch.rand(count, 2) * 0.6 + 0.2, torch.rand(count, 2) * 0.2 + 0.05), dim=1),
         )
         for count in counts
+    ]
+
+
+def blocks(height: int, width: int, levels: int = LEVELS) -> list[Tensor]:
+    """What `canvas` takes for one image: random features and positions, halved level by level."""
+    return [
+        torch.randn(max(height >> level, 1), max(width >> level, 1), 2 * DIM)
+        for level in range(levels)
     ]
 
 

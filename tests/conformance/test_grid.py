@@ -13,7 +13,17 @@ from leandetr.models.encoders import encoders
 from leandetr.recipes import build, dump_yaml, from_dict, load_yaml, to_dict
 from leandetr.training.build import build_criterion
 from leandetr.types import Images
-from tiny import CLASSES, DIM, LEVELS, QUERIES, batch, canvas, family, targets, tiny, tiny_model
+from tiny import (
+    CLASSES,
+    QUERIES,
+    batch,
+    blocks,
+    canvas,
+    family,
+    targets,
+    tiny,
+    tiny_model,
+)
 
 GRID = [
     pytest.param(detector, encoder, id=f"{encoder}-in-{detector}")
@@ -98,14 +108,6 @@ def test_padding_tokens_changes_nothing(detector, encoder, smaller, first, secon
     if isinstance(model.recipe.model.decoder, PADDED_POSITIONS):
         loose = canvas(contents, (TIGHT[0], *wide[1:]), junk=3.0)
     agree(decode(model, tight), decode(model, loose))
-
-
-def blocks(height, width):
-    """Random features and positions of an image on every level."""
-    return [
-        torch.randn(max(height >> level, 1), max(width >> level, 1), 2 * DIM)
-        for level in range(LEVELS)
-    ]
 
 
 def few_queries(detector):
