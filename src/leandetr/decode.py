@@ -4,9 +4,9 @@
 """
 
 import math
+import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,6 @@ Result = TypeVar("Result")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap height and width
-_pil_limit = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def decode_file(path: Path, max_pixels: int) -> Decoded:
     """Decode the first frame of a file. Raises `UnreadableImage` or `ImageTooLarge`."""
     if path.is_file() and path.stat().st_size == 0:
         raise UnreadableImage(f"{path.name}: is empty (0 bytes), expected an image")
-    with _own_limit():
+    with _own_limit:
         image = Image.open(path)
     with image:
         return decode_pil(image, path.name, max_pixels)
@@ -47,11 +46,12 @@ def decode_pil(image: Image.Image, name: str, max_pixels: int) -> Decoded:
     """Upright RGB of a Pillow image in any mode; the image itself is left as it was."""
     check_pixels(name, image.height, image.width, max_pixels)
     notes = []
-    with _own_limit():
+    with _own_limit:
         frames = getattr(image, "n_frames", 1)
         image.load()
     if frames > 1:
-        notes.append(f"first of {frames} frames")
+        number = image.tell() + 1  # a Pillow image may have been wound on
+        notes.append(f"{'first' if number == 1 else f'number {number}'} of {frames} frames")
     upright = ImageOps.exif_transpose(image)
     if upright.mode in _SIXTEEN_BIT:
         notes.append("16 bit scaled to 8")
@@ -73,12 +73,30 @@ def upright_size(path: Path) -> tuple[int, int]:
     """
 
     def look() -> tuple[int, int]:
-        with _own_limit(), Image.open(path) as image:
+        with _own_limit, Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+            # for PNG, Pillow's own method decodes the picture to find EXIF data behind it
+            if image.format == "PNG" and not _exif_behind(path):
+                exif = Image.Image.getexif(image)
+            else:
+                exif = image.getexif()
+            turned = exif.get(_ORIENTATION) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
 
     return guarded(path.name, look)
+
+
+def _exif_behind(path: Path) -> bool:
+    """Whether a PNG file has its EXIF data behind the pixels; skips from chunk to chunk."""
+    with path.open("rb") as file:
+        file.seek(8)  # signature
+        pixels = False
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            if pixels and head[4:] == b"eXIf":
+                return True
+            pixels = pixels or head[4:] == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)  # data and checksum
+    return False
 
 
 def guarded(name: str, read: Callable[[], Result]) -> Result:
@@ -127,16 +145,32 @@ def to_bytes(values: np.ndarray, name: str) -> np.ndarray:
     return (values * 255 + 0.5).astype(np.uint8)
 
 
-@contextmanager
-def _own_limit() -> Iterator[None]:
-    """Switch Pillow's own pixel limit off: ours is checked on the header, and can be raised."""
-    with _pil_limit:
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+class _OwnLimit:
+    """While anybody is inside, Pillow's own pixel limit is off.
+
+    Ours is checked on the header, and can be raised. The lock guards the count, not the
+    decoding: threads decode side by side, the first switches the limit off and the last on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._before
+
+
+_own_limit = _OwnLimit()
 
 
 def _over_white(image: Image.Image) -> Image.Image:
