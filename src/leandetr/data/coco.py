@@ -89,7 +89,10 @@ class _Pictures:
 
 @dataclass(frozen=True)
 class _Boxes:
-    """Annotations as columns: `images` are rows of `_Pictures`, `boxes` are xyxy pixels."""
+    """Annotations as columns: `images` are rows of `_Pictures`, `boxes` are xyxy pixels.
+
+    `areas` are NaN where the file has none, until `repaired` takes those of the clipped boxes.
+    """
 
     ids: Int[np.ndarray, " R"]
     images: Int[np.ndarray, " R"]
@@ -124,7 +127,9 @@ class _Boxes:
         repairs.add(
             "boxes clipped, partly outside the image", "annotation", rows.ids[moved].tolist()
         )
-        return replace(rows, boxes=clipped).only(~(negative | empty | outside))
+        visible = (clipped[:, 2:] - clipped[:, :2]).prod(axis=1)
+        areas = np.where(np.isnan(rows.areas), visible, rows.areas)
+        return replace(rows, boxes=clipped, areas=areas).only(~(negative | empty | outside))
 
 
 def _read_categories(table: Table) -> tuple[Category, ...]:
@@ -198,7 +203,7 @@ def _read_boxes(table: Table, categories: tuple[Category, ...], pictures: _Pictu
         np.array([labels[kind] for kind in kinds], dtype=np.int64),
         np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1),
         crowd.astype(bool),
-        np.where(known, areas, boxes[:, 2] * boxes[:, 3]),
+        np.where(known, areas, float("nan")),
     )
 
 

@@ -66,7 +66,7 @@ def scale_to(view: View, height: int, width: int) -> View:
 def crop(view: View, window: tuple[int, int, int, int], min_share: float = 0.0) -> View:
     """The part inside `window` (top, left, height, width), which must lie inside the picture.
 
-    A box stays if more than `min_share` of its area is inside.
+    A box stays if at least `min_share` of its area is inside.
     """
     top, left, height, width = window
     pixels = view.pixels[:, top : top + height, left : left + width]
