@@ -5,11 +5,12 @@ A plain module global, because Dynamo cannot trace a `ContextVar`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from leandetr.errors import RecipeError
+from leandetr.errors import LeanDetrError, RecipeError
 
 BACKENDS = ("auto", "reference", "operator")
 """`auto`: a kernel where one is registered for the device, else the reference.
@@ -50,3 +51,11 @@ def calls_operator(tensor: Tensor) -> bool:
     if _backend == "auto":
         return tensor.device.type in KERNEL_DEVICES
     return _backend == "operator"
+
+
+def refuse_second_derivative(ctx: Any, *grads: Tensor) -> NoReturn:
+    """What the backward operators have for a derivative: a sentence."""
+    raise LeanDetrError(
+        "the sampling operators have first derivatives only; for second ones wrap the forward pass "
+        "in: with leandetr.ops.use_backend('reference')"
+    )

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from leandetr.ops import reference
-from leandetr.ops.backend import calls_operator
+from leandetr.ops.backend import calls_operator, refuse_second_derivative
 from leandetr.types import Shapes
 
 MULTIPLY_ADDS_A_SAMPLE = 5
@@ -43,7 +43,7 @@ def paired(sides: list[int]) -> Shapes:
 
 @torch.library.custom_op("leandetr::deform_attn", mutates_args=())
 def _op(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
-    return reference.deform_attn(value, paired(shapes), locations, weights)
+    return reference.deform_attn(value, paired(shapes), locations, weights).contiguous()
 
 
 @_op.register_fake
@@ -56,18 +56,20 @@ def _fake(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) 
 def _backward_op(
     grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    def forward(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-        return reference.deform_attn(value, paired(shapes), locations, weights)
-
-    pull = torch.func.vjp(forward, value, locations, weights)[1]
-    return pull(grad)
+    grads = reference.deform_attn_backward(grad, value, paired(shapes), locations, weights)
+    return grads[0].contiguous(), grads[1].contiguous(), grads[2].contiguous()
 
 
 @_backward_op.register_fake
 def _backward_fake(
     grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(value), torch.empty_like(locations), torch.empty_like(weights)
+    return empty(value), empty(locations), empty(weights)
+
+
+def empty(like: Tensor) -> Tensor:
+    """What every operator returns for a tensor of this size: contiguous, whatever the strides."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def _remember(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -82,6 +84,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _op.register_autograd(_backward, setup_context=_remember)
+_backward_op.register_autograd(refuse_second_derivative)
 
 
 def samples(locations_shape: torch.Size, value_shape: torch.Size) -> int:

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from leandetr.ops import reference
-from leandetr.ops.backend import calls_operator
-from leandetr.ops.deform_attn import flat, paired, samples
+from leandetr.ops.backend import calls_operator, refuse_second_derivative
+from leandetr.ops.deform_attn import empty, flat, paired, samples
 from leandetr.types import Shapes
 
 MULTIPLY_ADDS_A_SAMPLE = 10
@@ -42,7 +42,7 @@ def _op(
     query: Tensor, key: Tensor | None, value: Tensor, shapes: list[int], locations: Tensor
 ) -> Tensor:
     own = value if key is None else key
-    return reference.key_aware_attn(query, own, value, paired(shapes), locations)
+    return reference.key_aware_attn(query, own, value, paired(shapes), locations).contiguous()
 
 
 @_op.register_fake
@@ -63,19 +63,11 @@ def _backward_op(
     locations: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key (empty when shared), value and locations, by recomputation."""
-
-    def shared(query: Tensor, value: Tensor, locations: Tensor) -> Tensor:
-        return reference.key_aware_attn(query, value, value, paired(shapes), locations)
-
-    def separate(query: Tensor, key: Tensor, value: Tensor, locations: Tensor) -> Tensor:
-        return reference.key_aware_attn(query, key, value, paired(shapes), locations)
-
-    if key is None:
-        pull = torch.func.vjp(shared, query, value, locations)[1]
-        query_grad, value_grad, locations_grad = pull(grad)
-        return query_grad, value.new_empty(0), value_grad, locations_grad
-    pull = torch.func.vjp(separate, query, key, value, locations)[1]
-    return pull(grad)
+    by_query, by_key, *rest = reference.key_aware_attn_backward(
+        grad, query, key, value, paired(shapes), locations
+    )
+    by_key = value.new_empty(0) if by_key is None else by_key.contiguous()
+    return by_query.contiguous(), by_key, rest[0].contiguous(), rest[1].contiguous()
 
 
 @_backward_op.register_fake
@@ -87,8 +79,7 @@ def _backward_fake(
     shapes: list[int],
     locations: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    key_grad = value.new_empty(0) if key is None else torch.empty_like(key)
-    empty = torch.empty_like
+    key_grad = value.new_empty(0) if key is None else empty(key)
     return empty(query), key_grad, empty(value), empty(locations)
 
 
@@ -106,6 +97,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _op.register_autograd(_backward, setup_context=_remember)
+_backward_op.register_autograd(refuse_second_derivative)
 
 
 def _multiply_adds(key_shape: torch.Size | None) -> int:

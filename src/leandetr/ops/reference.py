@@ -2,7 +2,12 @@
 
 Pixel i of a row of n spans (i / n, (i + 1) / n); whatever lies outside the map counts as zero,
 corner by corner (`grid_sample` with zero padding and `align_corners=False`).
+
+The gradients are written out for the backward operators: inside an operator autograd is off, and
+`torch.func.vjp` fails there under dispatch modes such as the FLOP counter.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leandetr.types import Shapes
+
+BILINEAR, ZEROS = 0, 0
+"""What `grid_sampler_2d_backward` calls the interpolation and the padding used here."""
 
 
 def sample(
@@ -22,15 +30,42 @@ def sample(
 
     Maps of a lower precision are sampled at the precision of the locations.
     """
+    sampled = [
+        F.grid_sample(plane, grid, padding_mode="zeros", align_corners=False)
+        for plane, grid in _levels(maps, shapes, locations)
+    ]
+    return torch.cat(sampled, dim=-1)
+
+
+def sample_backward(
+    grad: Float[Tensor, "NM D Q LP"],
+    maps: Float[Tensor, "N S M D"],
+    shapes: Shapes,
+    locations: Float[Tensor, "N Q M L P 2"],
+) -> tuple[Float[Tensor, "N S M D"], Float[Tensor, "N Q M L P 2"]]:
+    """Gradients of the maps and the locations, given those of the samples."""
+    heads, points = maps.shape[2], locations.shape[4]
+    map_grads, location_grads = [], []
+    for part, (plane, grid) in zip(
+        grad.split(points, dim=-1), _levels(maps, shapes, locations), strict=True
+    ):
+        planes, grids = torch.ops.aten.grid_sampler_2d_backward(
+            part.contiguous(), plane, grid, BILINEAR, ZEROS, False, [True, True]
+        )
+        map_grads.append(rearrange(planes, "(N M) D H W -> N (H W) M D", M=heads))
+        location_grads.append(2 * rearrange(grids, "(N M) Q P xy -> N Q M P xy", M=heads))
+    return torch.cat(map_grads, dim=1).to(maps.dtype), torch.stack(location_grads, dim=3)
+
+
+def _levels(
+    maps: Float[Tensor, "N S M D"], shapes: Shapes, locations: Float[Tensor, "N Q M L P 2"]
+) -> Iterator[tuple[Float[Tensor, "NM D H W"], Float[Tensor, "NM Q P 2"]]]:
+    """What `grid_sample` takes, level by level: a plane, and a grid in (-1, 1) upon it."""
     grids = 2 * locations - 1
-    maps = maps.to(locations.dtype)
-    levels = maps.split([height * width for height, width in shapes], dim=1)
-    sampled = []
+    levels = maps.to(locations.dtype).split([height * width for height, width in shapes], dim=1)
     for index, ((height, width), level) in enumerate(zip(shapes, levels, strict=True)):
         plane = rearrange(level, "N (H W) M D -> (N M) D H W", H=height, W=width)
-        grid = rearrange(grids[:, :, :, index], "N Q M P xy -> (N M) Q P xy")
-        sampled.append(F.grid_sample(plane, grid, padding_mode="zeros", align_corners=False))
-    return torch.cat(sampled, dim=-1)
+        yield plane, rearrange(grids[:, :, :, index], "N Q M P xy -> (N M) Q P xy")
 
 
 def deform_attn(
@@ -44,6 +79,24 @@ def deform_attn(
     weights = rearrange(weights, "N Q M L P -> (N M) 1 Q (L P)")
     summed = (sampled * weights).sum(dim=-1)  # NM D Q
     return rearrange(summed, "(N M) D Q -> N Q (M D)", M=value.shape[2]).to(value.dtype)
+
+
+def deform_attn_backward(
+    grad: Float[Tensor, "N Q C"],
+    value: Float[Tensor, "N S M D"],
+    shapes: Shapes,
+    locations: Float[Tensor, "N Q M L P 2"],
+    weights: Float[Tensor, "N Q M L P"],
+) -> tuple[Float[Tensor, "N S M D"], Float[Tensor, "N Q M L P 2"], Float[Tensor, "N Q M L P"]]:
+    """Gradients of value, locations and weights."""
+    pulled = _spread(grad, value, locations)  # NM D Q 1
+    flat = rearrange(weights, "N Q M L P -> (N M) 1 Q (L P)")
+    weight_grad = (pulled * sample(value, shapes, locations)).sum(dim=1)  # NM Q LP
+    value_grad, location_grad = sample_backward(pulled * flat, value, shapes, locations)
+    weight_grad = rearrange(
+        weight_grad, "(N M) Q (L P) -> N Q M L P", M=value.shape[2], P=locations.shape[4]
+    )
+    return value_grad, location_grad, weight_grad.to(weights.dtype)
 
 
 def key_aware_attn(
@@ -66,3 +119,37 @@ def key_aware_attn(
     weights = (asked * keys).sum(dim=1, keepdim=True).softmax(dim=-1)  # NM 1 Q LP
     summed = (values * weights).sum(dim=-1)  # NM D Q
     return rearrange(summed, "(N M) D Q -> N Q (M D)", M=value.shape[2]).to(value.dtype)
+
+
+def key_aware_attn_backward(
+    grad: Float[Tensor, "N Q C"],
+    query: Float[Tensor, "N Q M D"],
+    key: Float[Tensor, "N S M D"] | None,
+    value: Float[Tensor, "N S M D"],
+    shapes: Shapes,
+    locations: Float[Tensor, "N Q M L P 2"],
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Gradients of query, key, value and locations; `key` is None where the value is the key."""
+    values = sample(value, shapes, locations)  # NM D Q LP
+    keys = values if key is None else sample(key, shapes, locations)
+    scale = query.shape[-1] ** -0.5
+    asked = rearrange(query, "N Q M D -> (N M) D Q 1") * scale
+    weights = (asked * keys).sum(dim=1, keepdim=True).softmax(dim=-1)  # NM 1 Q LP
+    pulled = _spread(grad, value, locations)  # NM D Q 1
+    weight_grad = (pulled * values).sum(dim=1, keepdim=True)
+    logit_grad = weights * (weight_grad - (weight_grad * weights).sum(dim=-1, keepdim=True))
+    query_grad = (logit_grad * keys).sum(dim=-1) * scale  # NM D Q
+    query_grad = rearrange(query_grad, "(N M) D Q -> N Q M D", M=query.shape[2]).to(query.dtype)
+    if key is None:
+        both = logit_grad * asked + pulled * weights
+        return query_grad, None, *sample_backward(both, value, shapes, locations)
+    key_grad, by_key = sample_backward(logit_grad * asked, key, shapes, locations)
+    value_grad, by_value = sample_backward(pulled * weights, value, shapes, locations)
+    return query_grad, key_grad, value_grad, by_key + by_value
+
+
+def _spread(
+    grad: Float[Tensor, "N Q C"], value: Float[Tensor, "N S M D"], like: Tensor
+) -> Float[Tensor, "N*M D Q 1"]:
+    """The gradient of the output, laid out as the samples are and at their precision."""
+    return rearrange(grad.to(like.dtype), "N Q (M D) -> (N M) D Q 1", M=value.shape[2])
