@@ -5,12 +5,15 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from leandetr.errors import RecipeError
+
 
 class Attention(nn.Module):
     """Multi-head attention; parameters as in `nn.MultiheadAttention`, one matrix for q, k, v."""
 
     def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
+        check_heads(dim, heads)
         self.heads = heads
         self.dropout = dropout
         self.inputs = nn.Linear(dim, 3 * dim)
@@ -40,3 +43,12 @@ class Attention(nn.Module):
             asked, keys, values, attn_mask=seen, dropout_p=dropout
         )
         return self.output(rearrange(mixed, "N M Q D -> N Q (M D)"))
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """Refuse a width that the heads cannot share. Raises `RecipeError`."""
+    if heads < 1 or dim % heads:
+        fitting = [n for n in range(1, dim + 1) if dim % n == 0]
+        raise RecipeError(
+            f"dim {dim} is not a multiple of heads {heads}; choose heads from {fitting}"
+        )

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leandetr import ops
-from leandetr.errors import RecipeError
+from leandetr.nn.attention import check_heads
 from leandetr.types import Shapes
 
 BOX_SHARE = 0.5
@@ -98,7 +98,7 @@ class DeformAttention(nn.Module):
         self, dim: int, *, heads: int, levels: int, points: int, shared_offsets: bool = False
     ) -> None:
         super().__init__()
-        _check_heads(dim, heads)
+        check_heads(dim, heads)
         self.offsets = Offsets(
             dim, heads=heads, levels=levels, points=points, shared=shared_offsets
         )
@@ -147,7 +147,7 @@ class KeyAwareAttention(nn.Module):
         own_key: bool = False,
     ) -> None:
         super().__init__()
-        _check_heads(dim, heads)
+        check_heads(dim, heads)
         self.offsets = Offsets(
             dim, heads=heads, levels=levels, points=points, shared=shared_offsets
         )
@@ -206,12 +206,3 @@ def _start_evenly(*layers: nn.Linear) -> None:
     for layer in layers:
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
-
-
-def _check_heads(dim: int, heads: int) -> None:
-    """Refuse a width that the heads cannot share. Raises `RecipeError`."""
-    if dim % heads:
-        fitting = [n for n in range(1, dim + 1) if dim % n == 0]
-        raise RecipeError(
-            f"dim {dim} is not a multiple of heads {heads}; choose heads from {fitting}"
-        )

@@ -1,0 +1,83 @@
+"""Dense attention is PyTorch's own, with other names."""
+
+import pytest
+import torch
+from torch import nn
+
+from leandetr.errors import RecipeError
+from leandetr.nn.attention import Attention
+
+
+def pair(dim=12, heads=3, **options):
+    """Ours and `nn.MultiheadAttention` with the same weights."""
+    ours = Attention(dim, heads, **options)
+    theirs = nn.MultiheadAttention(dim, heads, batch_first=True, **options)
+    nn.init.normal_(ours.inputs.bias)
+    nn.init.normal_(ours.output.bias)
+    names = {
+        "in_proj_weight": ours.inputs.weight,
+        "in_proj_bias": ours.inputs.bias,
+        "out_proj.weight": ours.output.weight,
+        "out_proj.bias": ours.output.bias,
+    }
+    theirs.load_state_dict(names)
+    return ours, theirs
+
+
+def draw():
+    return torch.randn(2, 5, 12), torch.randn(2, 7, 12), torch.randn(2, 7, 12)
+
+
+def test_equals_multihead_attention():
+    ours, theirs = pair()
+    query, key, value = draw()
+    expected, _ = theirs(query, key, value, need_weights=False)
+    torch.testing.assert_close(ours(query, key, value), expected)
+
+
+def test_hidden_keys_are_those_of_the_attention_mask():
+    ours, theirs = pair()
+    query, key, value = draw()
+    hidden = torch.rand(5, 7) < 0.5
+    hidden[:, 0] = False  # a query that sees nothing has no answer
+    expected, _ = theirs(query, key, value, attn_mask=hidden, need_weights=False)
+    torch.testing.assert_close(ours(query, key, value, hidden=hidden), expected)
+
+
+def test_hidden_keys_and_their_values_do_not_matter():
+    ours, _ = pair()
+    query, key, value = draw()
+    hidden = torch.zeros(5, 7, dtype=torch.bool)
+    hidden[:, 3:] = True
+    expected = ours(query, key[:, :3], value[:, :3])
+    torch.testing.assert_close(ours(query, key, value, hidden=hidden), expected)
+
+
+def test_gradients_equal_those_of_multihead_attention():
+    ours, theirs = pair()
+    query, key, value = draw()
+    ours(query, key, value).square().sum().backward()
+    theirs(query, key, value, need_weights=False)[0].square().sum().backward()
+    torch.testing.assert_close(ours.inputs.weight.grad, theirs.in_proj_weight.grad)
+    torch.testing.assert_close(ours.output.weight.grad, theirs.out_proj.weight.grad)
+
+
+def test_starts_like_multihead_attention():
+    ours, theirs = Attention(32, 4), nn.MultiheadAttention(32, 4)
+    assert not ours.inputs.bias.any()
+    assert not ours.output.bias.any()
+    spread = theirs.in_proj_weight.std().item()
+    assert ours.inputs.weight.std().item() == pytest.approx(spread, rel=0.1)
+
+
+def test_dropout_only_in_training():
+    ours, _ = pair(dropout=0.5)
+    query, key, value = draw()
+    assert not torch.equal(ours(query, key, value), ours(query, key, value))
+    ours.eval()
+    assert torch.equal(ours(query, key, value), ours(query, key, value))
+
+
+def test_heads_that_do_not_share_the_width_are_refused():
+    with pytest.raises(RecipeError, match=r"dim 12 .* heads 5; choose heads from \[1, 2, 3, 4, 6"):
+        Attention(12, 5)
