@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -184,6 +185,15 @@ def test_missing_images_are_skipped_with_a_count_when_asked_for() -> None:
     assert data.warnings == (sentence,)
 
 
+def test_unreadable_images_count_as_missing(tmp_path: Path) -> None:
+    shutil.copytree(BROKEN / "images", tmp_path / "images")
+    (tmp_path / "images" / "BloodImage_00002.jpg").write_bytes(b"text")
+    with pytest.raises(DataError, match=r'image 2: field "file_name": .* is not an image'):
+        read_coco(BROKEN / "good.json", tmp_path / "images")
+    data = read_coco(BROKEN / "good.json", tmp_path / "images", skip_missing=True)
+    assert [sample.image_id for sample in data.samples] == [1, 3, 4]
+
+
 def test_many_ids_are_cut_short(tmp_path: Path) -> None:
     def change(value: dict) -> None:
         for annotation in value["annotations"]:
@@ -220,6 +230,7 @@ def first(key: str, **fields: Any) -> Callable[[dict], object]:
         (first("categories", name=7), 'category 1: field "name": expected text, got 7'),
         (lambda value: value["images"][0].pop("id"), 'image entry 0: field "id": .* got nothing'),
         (lambda value: value["annotations"].insert(3, 7), '"annotations" entry 3 should be an obj'),
+        (lambda value: value.pop("annotations"), 'has no "annotations" key, expected a list'),
         (lambda value: value.update(images={}), '"images" should be a list, got {}'),
     ],
 )
