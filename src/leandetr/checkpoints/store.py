@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from leandetr.errors import CheckpointError, CheckpointMismatch, RecipeError
@@ -57,7 +58,8 @@ def save(model: Detector, folder: str | Path) -> None:
             }
             partial[RECIPE].write_text(text, encoding="utf-8")
             partial[LABELS].write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n")
-            save_file(_tensors(model), partial[WEIGHTS], metadata={"format": "pt"})
+            # not save_file: that makes a file only its owner may read
+            partial[WEIGHTS].write_bytes(to_bytes(_tensors(model), metadata={"format": "pt"}))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: the model could not be written ({error}); choose a folder that can be"
