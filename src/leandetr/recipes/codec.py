@@ -52,7 +52,9 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         path, separator, text = change.partition("=")
         if not separator:
             raise RecipeError(f"expected path=value, such as train.epochs=3; got '{change}'")
-        _assign(values, path.strip(), _scalar(text.strip(), change))
+        before = _assign(values, path.strip(), _scalar(text.strip(), change))
+        if isinstance(before, dict) and TYPE in before:
+            values = to_dict(from_dict(values))  # another part brings its own settings
     return from_dict(values)
 
 
@@ -180,7 +182,8 @@ def _scalar(text: str, change: str) -> Any:
         raise RecipeError(f"cannot read the value of '{change}'; quote it") from error
 
 
-def _assign(values: dict[str, Any], path: str, value: Any) -> None:
+def _assign(values: dict[str, Any], path: str, value: Any) -> Any:
+    """Put a value at a path; returns what was there."""
     steps = path.split(".")
     if steps[0] in {item.name for item in fields(ModelRecipe)}:
         steps = ["model", *steps]
@@ -191,7 +194,8 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> None:
         known = [leaf.rstrip(".") for leaf in _leaves(values, "")]
         short = [leaf.removeprefix("model.") for leaf in known]
         raise RecipeError(f"no setting '{path}'; {_near(path, short)}")
-    here[steps[-1]] = value
+    before, here[steps[-1]] = here[steps[-1]], value
+    return before
 
 
 def _near(path: str, known: list[str]) -> str:
