@@ -18,6 +18,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names) if names else 'none'}"
 
 
+def at_least_one(config: object, path: str, *names: str) -> None:
+    """Raise `RecipeError` unless these counts of a config are positive; `path` is its place."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise RecipeError(
+                f"expected {path}.{name} of at least 1; got {getattr(config, name)}; "
+                f"type {path}.{name}=1 or more"
+            )
+
+
 class Registry:
     """One kind of part (`encoders`, `decoders`, ...) by name.
 

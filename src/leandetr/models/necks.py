@@ -66,6 +66,11 @@ class ChannelMapper(nn.Module):
                 f"expected at least {len(channels)} levels, as many as the backbone's outputs; "
                 f"got {levels}; type neck.levels={len(channels)} or drop backbone outputs"
             )
+        if dim % 4:
+            raise RecipeError(
+                "expected a dim that is a multiple of 4 (sines and cosines of rows and columns); "
+                f"got {dim}; type dim={dim + -dim % 4}"
+            )
         extra = levels - len(channels)
         inputs = [channels[-1], *[dim] * (extra - 1)] if extra else []
         self.project = nn.ModuleList(_projection(width, dim, size=1) for width in channels)

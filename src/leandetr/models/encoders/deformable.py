@@ -11,6 +11,7 @@ from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
 from leandetr.nn.deform_attention import DeformAttention
 from leandetr.nn.feed_forward import FeedForward
+from leandetr.registry import at_least_one
 from leandetr.types import Encoded, Tokens
 
 
@@ -24,6 +25,9 @@ class DeformableEncoderConfig:
     points: int = 4
     hidden: int = 2048
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "encoder", "layers", "heads", "points", "hidden")
 
     def build(self, dims: Dims) -> nn.Module:
         """The encoder for a detector of these sizes."""

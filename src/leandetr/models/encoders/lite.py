@@ -20,6 +20,7 @@ from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
 from leandetr.nn.deform_attention import sampled_attention
 from leandetr.nn.feed_forward import FeedForward
+from leandetr.registry import at_least_one
 from leandetr.types import Encoded, Tokens
 
 
@@ -45,16 +46,18 @@ class LiteEncoderConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("high_levels", "high_updates", "blocks"):
-            if getattr(self, name) < 1:
-                raise RecipeError(
-                    f"expected encoder.{name} of at least 1; got {getattr(self, name)}"
-                )
+        counts = ("high_levels", "high_updates", "blocks", "heads", "points", "hidden")
+        at_least_one(self, "encoder", *counts)
         if self.own_key and not self.key_aware:
             raise RecipeError("own_key needs keys; type encoder.key_aware=true or own_key=false")
 
     def build(self, dims: Dims) -> nn.Module:
         """The encoder for a detector of these sizes."""
+        if dims.levels < 2:
+            raise RecipeError(
+                "the lite encoder needs fine and coarse levels, got one; "
+                "type neck.levels=2 or more, or encoder=deformable"
+            )
         if self.high_levels >= dims.levels:
             raise RecipeError(
                 f"expected fewer high-level scales than the {dims.levels} levels; "
