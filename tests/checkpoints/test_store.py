@@ -72,7 +72,7 @@ def test_a_failing_save_leaves_the_old_model(
     def full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(store, "save_file", full)
+    monkeypatch.setattr(store, "to_bytes", full)
     with pytest.raises(CheckpointError, match="no space left"):
         save(model, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
