@@ -10,6 +10,7 @@ from leandetr.data.dataset import (
     to_coco,
 )
 from leandetr.data.loader import Batch, DetectionSet, Item, collate
+from leandetr.data.scenes import write_scenes
 from leandetr.data.splits import find_split, find_splits
 from leandetr.data.transforms import (
     AugmentConfig,
@@ -43,4 +44,5 @@ __all__ = [
     "require_boxes",
     "subset",
     "to_coco",
+    "write_scenes",
 ]
