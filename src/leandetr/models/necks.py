@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from leandetr.errors import RecipeError
 from leandetr.nn.grid import valid_ratio
 from leandetr.nn.position import sine_grid
-from leandetr.registry import Registry
+from leandetr.registry import Registry, at_least_one
 from leandetr.types import FeatureMaps, Images, Tokens
 
 necks = Registry("neck")
@@ -36,6 +36,14 @@ class ChannelMapperConfig:
     levels: int = 4
     temperature: float = 20.0
     offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "neck", "levels")
+        if self.temperature <= 0:
+            raise RecipeError(
+                f"expected a neck.temperature above 0; got {self.temperature}; "
+                "type neck.temperature=20 as in DINO, or 10000 as in Deformable DETR"
+            )
 
     def build(self, dim: int, channels: Sequence[int]) -> nn.Module:
         """The neck for a backbone with `channels` (finest first)."""

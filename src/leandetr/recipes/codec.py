@@ -1,9 +1,10 @@
 """Recipes as dictionaries and YAML, and `a.b=c` overrides; every value is type-checked."""
 
+import math
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, Union
 
@@ -38,13 +39,14 @@ def load_yaml(text: str) -> Recipe:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"expected a recipe in YAML; {' '.join(str(error).split())}") from error
-    return from_dict(values)
+    return _dataclass(Recipe, values, "recipe")
 
 
 def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """The recipe with `path=value` changes: `encoder.blocks=2`, `train.lr=1e-4`, `encoder=lite`.
 
-    `model.` may be left out. A part is exchanged by its registered name. Raises `RecipeError`
+    `model.` may be left out. A part is exchanged by its registered name and then has its own
+    defaults. Raises `RecipeError`
     with the near paths for an unknown path, and with the expected type for a wrong value.
     """
     values = to_dict(recipe)
@@ -52,7 +54,8 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         path, separator, text = change.partition("=")
         if not separator:
             raise RecipeError(f"expected path=value, such as train.epochs=3; got '{change}'")
-        before = _assign(values, path.strip(), _scalar(text.strip(), change))
+        path = path.strip().removesuffix(f".{TYPE}")  # the type of a part is the part
+        before = _assign(values, path, _scalar(text.strip(), change))
         if isinstance(before, dict) and TYPE in before:
             values = to_dict(from_dict(values))  # another part brings its own settings
     return from_dict(values)
@@ -87,17 +90,21 @@ def _dataclass(kind: type, values: Any, path: str) -> Any:
     for name in values:
         if name not in known:
             raise RecipeError(f"{path}: no field '{name}'; {did_you_mean(str(name), known)}")
+    required = {item.name for item in fields(kind) if _is_required(item)}
+    if required - values.keys():
+        missing = ", ".join(item for item in known if item in required - values.keys())
+        raise RecipeError(f"{path}: expected also {missing}")
     arguments = {
         name: _value(
             _hints(kind)[name], known[name].metadata.get(REGISTRY), value, _below(path, name)
         )
         for name, value in values.items()
     }
-    try:
-        return kind(**arguments)
-    except TypeError as error:
-        missing = sorted(set(known) - set(values))
-        raise RecipeError(f"{path}: expected also {', '.join(missing)}") from error
+    return kind(**arguments)
+
+
+def _is_required(item: Field) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
 
 
 def _value(hint: Any, registry: Registry | None, value: Any, path: str) -> Any:
@@ -154,9 +161,11 @@ def _sequence(value: Any, path: str) -> Sequence[Any]:
 def _number_or_text(hint: Any, value: Any, path: str) -> Any:
     if hint is float and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-4 as text
+            number = float(value)  # YAML reads 1e-4 as text
         except (TypeError, ValueError):
-            pass
+            number = math.nan
+        if math.isfinite(number):
+            return number
     elif type(value) is hint:
         return value
     raise RecipeError(f"{path}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
@@ -167,10 +176,12 @@ def _below(path: str, name: str) -> str:
 
 
 def _leaves(values: Any, path: str) -> list[str]:
-    if not isinstance(values, dict):
-        return [path]
-    inner = [leaf for key, item in values.items() for leaf in _leaves(item, f"{path}{key}.")]
-    return ([path] if path else []) + inner
+    """The path itself, and every path below it."""
+    inner = values.items() if isinstance(values, dict) else ()
+    below = [
+        leaf for key, item in inner for leaf in _leaves(item, f"{path}.{key}" if path else key)
+    ]
+    return ([path] if path else []) + below
 
 
 def _scalar(text: str, change: str) -> Any:
@@ -191,8 +202,7 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> Any:
     for step in steps[:-1]:
         here = here.get(step) if isinstance(here, dict) else None
     if not isinstance(here, dict) or steps[-1] not in here:
-        known = [leaf.rstrip(".") for leaf in _leaves(values, "")]
-        short = [leaf.removeprefix("model.") for leaf in known]
+        short = [leaf.removeprefix("model.") for leaf in _leaves(values, "")]
         raise RecipeError(f"no setting '{path}'; {_near(path, short)}")
     before, here[steps[-1]] = here[steps[-1]], value
     return before

@@ -14,7 +14,7 @@ from leandetr.nn.attention import Attention
 from leandetr.nn.deform_attention import SampledAttention, sampled_attention
 from leandetr.nn.feed_forward import MLP, FeedForward
 from leandetr.nn.position import sine_boxes
-from leandetr.registry import at_least_one
+from leandetr.registry import a_share, at_least_one
 from leandetr.types import Prediction, Queries, Tokens
 
 BOX_EPS = 1e-3
@@ -35,6 +35,7 @@ class DinoDecoderConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, "decoder", "layers", "heads", "points", "hidden")
+        a_share(self, "decoder", "dropout")
 
     def build(self, dims: Dims) -> nn.Module:
         """The decoder for a detector of these sizes."""

@@ -1,4 +1,10 @@
-"""Encoders by name; third parties register theirs under the entry point `leandetr.encoders`."""
+"""Encoders by name.
+
+Another package registers its own and names the module under the entry points `leandetr.encoders`:
+
+    [project.entry-points."leandetr.encoders"]
+    stride = "my_package.stride"
+"""
 
 from leandetr.models.dims import Dims
 from leandetr.models.encoders import deformable, lite

@@ -10,7 +10,7 @@ from leandetr.nn.deform_attention import SampledAttention
 from leandetr.registry import Registry
 from leandetr.types import Encoded, Shapes, Tokens
 
-encoders = Registry("encoder")
+encoders = Registry("encoder", entry_points="leandetr.encoders")
 
 
 @runtime_checkable

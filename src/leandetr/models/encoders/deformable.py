@@ -11,7 +11,7 @@ from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
 from leandetr.nn.deform_attention import DeformAttention
 from leandetr.nn.feed_forward import FeedForward
-from leandetr.registry import at_least_one
+from leandetr.registry import a_share, at_least_one
 from leandetr.types import Encoded, Tokens
 
 
@@ -28,6 +28,7 @@ class DeformableEncoderConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, "encoder", "layers", "heads", "points", "hidden")
+        a_share(self, "encoder", "dropout")
 
     def build(self, dims: Dims) -> nn.Module:
         """The encoder for a detector of these sizes."""

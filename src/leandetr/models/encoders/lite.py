@@ -20,7 +20,7 @@ from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
 from leandetr.nn.deform_attention import sampled_attention
 from leandetr.nn.feed_forward import FeedForward
-from leandetr.registry import at_least_one
+from leandetr.registry import a_share, at_least_one
 from leandetr.types import Encoded, Tokens
 
 
@@ -47,7 +47,10 @@ class LiteEncoderConfig:
 
     def __post_init__(self) -> None:
         counts = ("high_levels", "high_updates", "blocks", "heads", "points", "hidden")
-        at_least_one(self, "encoder", *counts)
+        at_least_one(
+            self, "encoder", *counts, *(() if self.low_hidden is None else ("low_hidden",))
+        )
+        a_share(self, "encoder", "dropout")
         if self.own_key and not self.key_aware:
             raise RecipeError("own_key needs keys; type encoder.key_aware=true or own_key=false")
 

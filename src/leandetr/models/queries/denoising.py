@@ -18,6 +18,7 @@ from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
 from leandetr.models.queries.base import groups
+from leandetr.registry import a_share
 from leandetr.types import Group, Known, Queries, Target, Tokens
 
 BOX_EPS = 1e-3
@@ -41,6 +42,7 @@ class DenoisingConfig:
                 f"expected a denoising budget of at least 1; got {self.budget}; "
                 "to train without denoising type --set model.groups=[]"
             )
+        a_share(self, "denoising", "label_noise", "box_noise")
 
     def build(self, dims: Dims) -> nn.Module:
         """The training group for a detector of these sizes."""
