@@ -39,7 +39,7 @@ def recipe_of(case: Case) -> tuple[Recipe, Callable]:
         neck=ChannelMapperConfig(
             levels=h["num_feature_levels"], temperature=float(h["pe_temperatureH"])
         ),
-        encoder=_lite_encoder(h) if lite else _deformable_encoder(h),
+        encoder=lite_encoder(h) if lite else _deformable_encoder(h),
         queries=MixedQueriesConfig(count=h["num_queries"]),
         decoder=decoder,
         groups=(_denoising(h),),
@@ -68,7 +68,8 @@ def _deformable_encoder(h: dict) -> DeformableEncoderConfig:
     )
 
 
-def _lite_encoder(h: dict) -> LiteEncoderConfig:
+def lite_encoder(h: dict) -> LiteEncoderConfig:
+    """The interleaved encoder that official arguments describe."""
     return LiteEncoderConfig(
         high_levels=h["enc_scale"],
         high_updates=h["enc_layers"] // h["num_expansion"],
@@ -76,7 +77,7 @@ def _lite_encoder(h: dict) -> LiteEncoderConfig:
         heads=h["nheads"],
         points=h["enc_n_points"],
         hidden=h["dim_feedforward_enc"],
-        low_hidden=h["hidden_dim"] if h["small_expand"] else None,
+        low_hidden=h.get("hidden_dim", h.get("d_model")) if h["small_expand"] else None,
         key_aware=h["key_aware"],
         own_key=h["proj_key"],
         shared_offsets=h["same_loc"],

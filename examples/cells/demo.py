@@ -16,7 +16,7 @@ from leandetr.models.detector import Detector
 HERE = Path(__file__).resolve().parent
 MODEL = "lite-dino-nano-cells"
 THRESHOLD = 0.4
-EPOCHS, MINUTES = 8, 2.5
+EPOCHS, MINUTES = 16, 2.5
 
 
 def main() -> None:

@@ -70,15 +70,13 @@ def test_many_left_over_keys_are_counted():
 def test_a_parameter_that_is_not_filled_is_named():
     state = official()
     del state["body.1.bias"], state["copy.1.bias"]
-    with pytest.raises(
-        CheckpointMismatch, match=r"1 parameters are not filled \(layers\.1\.bias\)"
-    ):
+    with pytest.raises(CheckpointMismatch, match=r"differ; missing: layers\.1\.bias$"):
         fill(Small(), state, RULES)
 
 
 def test_a_key_without_a_place_is_named():
     state = official() | {"body.2.weight": torch.zeros(1)}
-    with pytest.raises(CheckpointMismatch, match=r"1 keys have no place \(layers\.2\.weight\)"):
+    with pytest.raises(CheckpointMismatch, match=r"not in the model: layers\.2\.weight"):
         fill(Small(), state, RULES)
 
 
@@ -87,7 +85,7 @@ def test_another_shape_is_told():
     model = Small()
     before = model.layers[1].weight.clone()
     with pytest.raises(
-        CheckpointMismatch, match=r"layers\.0\.weight: expected shape \(3, 2\), got \(3, 5\)"
+        CheckpointMismatch, match=r"other shapes: layers\.0\.weight \(3, 5\) instead of \(3, 2\)"
     ):
         fill(model, state, RULES)
     assert torch.equal(model.layers[1].weight, before)  # nothing was loaded
@@ -140,7 +138,7 @@ def test_dots_in_templates_are_dots():
 
 def test_fitting_checks_both_sides():
     check_fits({"a": torch.zeros(2)}, {"a": torch.ones(2)})
-    with pytest.raises(CheckpointMismatch, match=r"1 parameters .* \(a\); 1 keys .* \(b\)"):
+    with pytest.raises(CheckpointMismatch, match=r"missing: a; not in the model: b"):
         check_fits({"a": torch.zeros(2)}, {"b": torch.zeros(2)})
 
 

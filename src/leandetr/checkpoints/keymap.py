@@ -116,18 +116,18 @@ def fill(model: nn.Module, official: Mapping[str, Tensor], rules: Sequence[Rule]
 
 def check_fits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     """Raise `CheckpointMismatch` unless both have the same keys with the same shapes."""
-    unfilled = [key for key in wanted if key not in given]
-    foreign = [key for key in given if key not in wanted]
-    if unfilled or foreign:
-        raise CheckpointMismatch(
-            f"weights and model differ: {len(unfilled)} parameters are not filled "
-            f"({_some(unfilled)}); {len(foreign)} keys have no place ({_some(foreign)})"
-        )
-    for key, tensor in wanted.items():
-        if tensor.shape != given[key].shape:
-            raise CheckpointMismatch(
-                f"{key}: expected shape {tuple(tensor.shape)}, got {tuple(given[key].shape)}"
-            )
+    problems = {
+        "missing": [key for key in wanted if key not in given],
+        "not in the model": [key for key in given if key not in wanted],
+        "other shapes": [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(tensor.shape)}"
+            for key, tensor in wanted.items()
+            if key in given and given[key].shape != tensor.shape
+        ],
+    }
+    listed = [f"{what}: {_some(keys)}" for what, keys in problems.items() if keys]
+    if listed:
+        raise CheckpointMismatch(f"weights and model differ; {'; '.join(listed)}")
 
 
 def _first(key: str, rules: Iterable[Rule]) -> tuple[Rule | None, str]:
@@ -179,7 +179,5 @@ def _check_alias(official: Mapping[str, Tensor], key: str, source: str) -> None:
 
 
 def _some(keys: Sequence[str]) -> str:
-    if not keys:
-        return "none"
     more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return ", ".join(keys[:SHOWN]) + more

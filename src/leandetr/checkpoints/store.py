@@ -7,7 +7,6 @@ Every file is whole or the one that was there before: a crash while saving destr
 """
 
 import json
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from leandetr.checkpoints.keymap import check_fits
 from leandetr.errors import CheckpointError, CheckpointMismatch, RecipeError
 from leandetr.files import whole
 from leandetr.models.detector import Detector
@@ -79,7 +79,10 @@ def load(model: str | Path) -> Detector:
         detector = create_model(chosen)
     except RecipeError as error:
         raise CheckpointError(f"{folder / RECIPE}: {error}") from error
-    _compare(_tensors(detector), tensors, folder / WEIGHTS)
+    try:
+        check_fits(_tensors(detector), tensors)
+    except CheckpointMismatch as error:
+        raise CheckpointMismatch(f"{folder / WEIGHTS}: with {RECIPE} beside it, {error}") from error
     detector.load_state_dict(tensors, strict=False)
     detector.names = tuple(labels["names"])
     detector.category_ids = tuple(labels["category_ids"])
@@ -208,30 +211,6 @@ def _check_labels(labels: dict[str, Any], recipe: Recipe, folder: Path) -> None:
                 f"{folder / LABELS}: expected {recipe.model.classes} {key}, one for each class of "
                 f"the recipe, got {count}"
             )
-
-
-def _compare(ours: dict[str, Tensor], theirs: dict[str, Tensor], path: Path) -> None:
-    """Raise `CheckpointMismatch` unless keys and shapes are the same, showing a few of both."""
-    missing = _some(ours.keys() - theirs.keys())
-    surplus = _some(theirs.keys() - ours.keys())
-    shapes = _some(
-        f"{key} {tuple(theirs[key].shape)} instead of {tuple(ours[key].shape)}"
-        for key in ours.keys() & theirs.keys()
-        if ours[key].shape != theirs[key].shape
-    )
-    if missing or surplus or shapes:
-        problems = (("missing", missing), ("not in the model", surplus), ("other shapes", shapes))
-        raise CheckpointMismatch(
-            f"{path}: the weights do not belong to {RECIPE} beside it; "
-            + "; ".join(f"{what}: {names}" for what, names in problems if names)
-        )
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first four names, and how many more."""
-    listed = sorted(names)
-    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
-    return ", ".join(listed[:4]) + more
 
 
 def _near(path: Path, shipped: list[str]) -> str:

@@ -4,28 +4,17 @@ import pytest
 import torch
 
 from golden_data import cases, load_case
+from golden_dino import lite_encoder
 from leandetr.checkpoints.keymap import Rename, fill
 from leandetr.checkpoints.official.lite_detr import encoder_rules
 from leandetr.models.encoders import Dims
-from leandetr.models.encoders.lite import LiteEncoderConfig
 from leandetr.nn import grid
 from leandetr.types import Tokens
 
 
 def build(case):
     h = case.meta["hyper_parameters"]
-    config = LiteEncoderConfig(
-        high_levels=h["enc_scale"],
-        high_updates=h["enc_layers"] // h["num_expansion"],
-        blocks=h["num_expansion"],
-        heads=h["nheads"],
-        points=h["enc_n_points"],
-        hidden=h["dim_feedforward_enc"],
-        low_hidden=h["d_model"] if h["small_expand"] else None,
-        key_aware=h["key_aware"],
-        own_key=h["proj_key"],
-        shared_offsets=h["same_loc"],
-    )
+    config = lite_encoder(h)
     encoder = config.build(Dims(h["d_model"], h["num_feature_levels"], classes=1))
     rules = encoder_rules(config, official="", ours="")
     rules = [_without_dot(rule) for rule in rules]
