@@ -25,12 +25,9 @@ def detections(boxes=2, scores=2, labels=2):
 
 def test_detections_are_as_many_boxes_as_scores_and_labels():
     assert len(detections()) == 2
-    with pytest.raises(
-        ValueError, match=r"boxes \(D, 4\) and scores \(D,\), got \(2, 4\) and \(3,"
-    ):
-        detections(scores=3)
-    with pytest.raises(ValueError, match=r"expected 2 labels, got \(1,\)"):
-        detections(labels=1)
+    for wrong in ({"boxes": 1}, {"scores": 3}, {"labels": 1}):
+        with pytest.raises((ValueError, TypeError)):  # the latter from the shape checker
+            detections(**wrong)
 
 
 def test_no_detection_is_fine():
