@@ -307,3 +307,14 @@ def test_without_a_network_both_ways_out_are_told(
     monkeypatch.setattr(run, "load_pretrained", unreachable)
     with pytest.raises(NetworkUnavailable, match=r"by hand; or .* --set backbone.weights=none"):
         train("dino-r50", pictures, tmp_path / "run", overrides=["dim=32"])
+
+
+def test_missing_images_are_skipped_when_asked_for(
+    tiny: Recipe, pictures: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(pictures, tmp_path / "data"))
+    next((broken / "images" / "train").iterdir()).unlink()
+    with pytest.raises(DataError, match="--set train.skip_missing=true"):
+        train(tiny, broken, tmp_path / "refused")
+    out = train(tiny, broken, tmp_path / "run", overrides=["train.skip_missing=true"])
+    assert "images skipped, missing or unreadable: 1" in (out / "train.log").read_text()

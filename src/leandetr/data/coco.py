@@ -155,7 +155,8 @@ def _read_pictures(table: Table, folder: Path, skip_missing: bool, repairs: _Rep
             if not skip_missing:
                 raise DataError(
                     f'{table.file}: image {image_id}: field "file_name": {error} '
-                    f"(looked in {folder}); add the file, or pass skip_missing=True"
+                    f"(looked in {folder}); add the file, or pass skip_missing=True "
+                    "(in training: --set train.skip_missing=true)"
                 ) from None
             missing.append(image_id)
             rows[image_id] = -1

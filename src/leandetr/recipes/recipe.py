@@ -80,7 +80,8 @@ class TrainRecipe:
 
     `batch` is images a device, `warmup` optimiser steps, `drops` the epochs after which the rate
     falls to a tenth, `clip` the largest gradient norm, `ema` the decay of the averaged weights
-    (None: none are kept), `validate_every` the epochs from one validation to the next.
+    (None: none are kept), `validate_every` the epochs from one validation to the next. With `skip_missing` images that the
+    annotations name but the folder lacks are left out with a warning.
     """
 
     epochs: int = 12
@@ -97,6 +98,7 @@ class TrainRecipe:
     augment: Any = part(augmentations, default_factory=DetrAugment)
     workers: int = 2
     validate_every: int = 1
+    skip_missing: bool = False
     seed: int = 0
     criterion: CriterionRecipe = CriterionRecipe()
 

@@ -108,7 +108,8 @@ def _claim(out: Path, resume: bool) -> None:
 def _read(root: Path, splits: tuple[str, str], recipe: Recipe) -> _Data:
     """Both splits; a missing validation split is said and accepted."""
     first, second = splits
-    data = load_data(root, first)
+    skip = recipe.train.skip_missing
+    data = load_data(root, first, skip_missing=skip)
     require_boxes(data)
     queries = getattr(recipe.model.queries, "count", None)
     if queries is not None and data.most_boxes > CROWDED * queries:
@@ -124,7 +125,7 @@ def _read(root: Path, splits: tuple[str, str], recipe: Recipe) -> _Data:
             *(root, second, ", ".join(find_splits(root))),
         )
         return _Data(data, None)
-    return _Data(data, load_data(root, second))
+    return _Data(data, load_data(root, second, skip_missing=skip))
 
 
 def _model(
