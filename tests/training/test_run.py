@@ -314,7 +314,7 @@ def test_missing_images_are_skipped_when_asked_for(
 ) -> None:
     broken = Path(shutil.copytree(pictures, tmp_path / "data"))
     next((broken / "images" / "train").iterdir()).unlink()
-    with pytest.raises(DataError, match="--set train.skip_missing=true"):
+    with pytest.raises(DataError, match=r"--set train\.skip_missing=true"):
         train(tiny, broken, tmp_path / "refused")
     out = train(tiny, broken, tmp_path / "run", overrides=["train.skip_missing=true"])
     assert "images skipped, missing or unreadable: 1" in (out / "train.log").read_text()

@@ -80,8 +80,8 @@ class TrainRecipe:
 
     `batch` is images a device, `warmup` optimiser steps, `drops` the epochs after which the rate
     falls to a tenth, `clip` the largest gradient norm, `ema` the decay of the averaged weights
-    (None: none are kept), `validate_every` the epochs from one validation to the next. With `skip_missing` images that the
-    annotations name but the folder lacks are left out with a warning.
+    (None: none are kept), `validate_every` the epochs from one validation to the
+    next. With `skip_missing`, images that the annotations name but the folder lacks are left out.
     """
 
     epochs: int = 12
