@@ -43,9 +43,10 @@ def test_tokens_are_all_cells_finest_level_first():
 
 def test_extra_levels_halve_the_last_map_and_take_the_padding_of_the_image():
     module = neck(levels=4)
-    features, images = inputs()
+    features, images = inputs(valid=(16, 8))
     tokens = module(features, images)
     assert tokens.shapes == ((4, 6), (2, 3), (1, 2), (1, 1))
+    assert tokens.padding[:, 30:].tolist() == [[False, False, False], [False, True, False]]
     first = module.extend[0](features.maps[-1])  # from the raw map, not from its projection
     torch.testing.assert_close(tokens.level(2), first.flatten(2).transpose(1, 2))
     torch.testing.assert_close(tokens.level(3), module.extend[1](first).flatten(2).transpose(1, 2))

@@ -80,12 +80,13 @@ def test_proposals_double_their_side_on_every_coarser_level():
     torch.testing.assert_close(found[0, :2], torch.tensor([0.25, 0.25]))
 
 
-@pytest.mark.parametrize("padding", [0, 1, 7, 50])
+@pytest.mark.parametrize("padding", [0, 1, 35, 47])
 @pytest.mark.parametrize(("side", "edges_propose"), [(49, True), (50, False), (51, False)])
 def test_border_cells_of_long_sides_do_not_propose(side, edges_propose, padding):
     """The first centre of 50 cells is 0.5 / 50 = 0.01, exactly on the window, and stays out.
 
-    However much padding follows: a rounding error in the valid ratio must not let it in.
+    However much padding follows: with 35 or 47 padded cells the valid ratio, rounded, counts fewer
+    or more than 50 cells, which must not let a border cell in.
     """
     tokens = plain((1, side + padding), valid=[(1, side)])
     valid = grid.valid_proposals(grid.proposals(tokens), tokens.padding)[0, :side]
