@@ -99,7 +99,7 @@ def training_table(rounds: int) -> str:
     how, side = model.recipe.train, model.preprocess
     images = blank(how.batch, side.short, side.long)
     targets = [Target(torch.arange(13) % 3, torch.full((13, 4), 0.2)) for _ in range(how.batch)]
-    criterion = build_criterion(how.criterion)
+    criterion = build_criterion(model.recipe)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
     def step() -> None:

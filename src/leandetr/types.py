@@ -22,6 +22,11 @@ class Images:
     pixels: Float[Tensor, "N 3 H W"]
     padding: Bool[Tensor, "N H W"]
 
+    @property
+    def extent(self) -> Int[Tensor, "N 2"]:
+        """Height and width of each image without its padding, in pixels."""
+        return torch.stack([(~self.padding).any(dim).sum(1) for dim in (2, 1)], dim=1)
+
     def to(self, device: torch.device | str) -> "Images":
         """The same batch on another device."""
         return Images(self.pixels.to(device), self.padding.to(device))
@@ -81,6 +86,13 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Proposed(Prediction):
+    """Boxes that tokens propose. With `agnostic` they are trained to be an object, as class 0."""
+
+    agnostic: bool = False
+
+
+@dataclass(frozen=True)
 class Match:
     """Queries find their targets by Hungarian matching; each target may be used `repeat` times."""
 
@@ -100,12 +112,16 @@ class Known:
 
 @dataclass(frozen=True)
 class Group:
-    """Queries `start` to `stop` share one way to be assigned to targets."""
+    """Queries `start` to `stop` share one way to be assigned to targets.
+
+    `weight` multiplies all losses of the group (`lambda` of H-DETR's one-to-many branch).
+    """
 
     name: str
     start: int
     stop: int
     assign: Match | Known
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -124,36 +140,115 @@ class Queries:
 
 
 @dataclass(frozen=True)
+class Foreground:
+    """Scores learn from the boxes: a token inside an object of its level's size is to score high.
+
+    `limits` are (above, up to) of each level, finest first, in pixels of the network's input:
+    which distances from a token to the farthest side of its box are this level's business
+    (Focus-DETR, arXiv 2307.12612, section 3.2).
+    """
+
+    limits: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Scores learn from the decoder: the tokens it looks at most are to score high.
+
+    `counts` is how many of each image (Sparse DETR, arXiv 2111.14330, section 3.3).
+    """
+
+    counts: Int[Tensor, " N"]
+
+
+@dataclass(frozen=True)
+class Salience:
+    """What a scoring encoder thinks of each token, and which it refined.
+
+    `logits` are the raw scores of all tokens, padding included, and `teacher` is what they learn
+    from. `kept` are the tokens that were refined at least once, best first; of image n only the
+    first `counts[n]` really were, the others only fill the batch.
+    """
+
+    logits: Float[Tensor, "N S"]
+    teacher: Foreground | Attention
+    kept: Int[Tensor, "N T"]
+    counts: Int[Tensor, " N"]
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """Refined tokens, and what scoring encoders learned on the way."""
+    """Refined tokens, and what scoring encoders learned on the way.
+
+    `layers` are the predictions of an encoder's own heads, supervised like a decoder layer.
+    """
 
     tokens: Tokens
-    salience: Float[Tensor, "N S"] | None = None
+    salience: Salience | None = None
     layers: tuple[Prediction, ...] = ()
+
+    @property
+    def learns_from_attention(self) -> bool:
+        """Whether the decoder has to say where it looked, for the scores to learn from it."""
+        return self.salience is not None and isinstance(self.salience.teacher, Attention)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where the queries of one decoder layer looked, and how much they took from there.
+
+    `locations` are (x, y) in (0,1) of each padded level; the weights of a head sum to 1.
+    """
+
+    locations: Float[Tensor, "N Q M L P 2"]
+    weights: Float[Tensor, "N Q M L P"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One prediction a decoder layer; the last is the answer. `looks` only where asked for."""
+
+    layers: tuple[Prediction, ...]
+    looks: tuple[Look, ...] = ()
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """One prediction a decoder layer; the last is the answer.
+    """Everything the criterion and the post-processing look at.
 
-    `proposals` are the encoder's boxes that are supervised too, if there are any.
+    `layers` holds one prediction a decoder layer; the last is the answer. `proposals` are the
+    encoder's boxes that are supervised too, if there are any. `tokens` are the encoded tokens and
+    `extent` is the height and width of each unpadded image, in pixels of the network's input.
     """
 
     layers: tuple[Prediction, ...]
-    proposals: Prediction | None
+    proposals: Proposed | None
     groups: tuple[Group, ...]
-    salience: Float[Tensor, "N S"] | None = None
+    salience: Salience | None = None
     encoder_layers: tuple[Prediction, ...] = ()
+    looks: tuple[Look, ...] = ()
+    tokens: Tokens | None = None
+    extent: Int[Tensor, "N 2"] | None = None
 
     @staticmethod
     def gather(
-        decoded: tuple[Prediction, ...],
-        chosen: Prediction | None,
+        images: Images,
         encoded: Encoded,
+        chosen: Proposed | None,
+        decoded: Decoded,
         groups: tuple[Group, ...],
     ) -> "Outputs":
-        """Everything the criterion and the post-processing look at."""
-        return Outputs(decoded, chosen, groups, encoded.salience, encoded.layers)
+        """What came out of the stages of one forward pass."""
+        return Outputs(
+            layers=decoded.layers,
+            proposals=chosen,
+            groups=groups,
+            salience=encoded.salience,
+            encoder_layers=encoded.layers,
+            looks=decoded.looks,
+            tokens=encoded.tokens,
+            extent=images.extent,
+        )
 
     @property
     def answer(self) -> Prediction:

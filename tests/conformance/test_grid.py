@@ -36,7 +36,7 @@ everywhere = pytest.mark.parametrize(("detector", "encoder"), GRID)
 def losses(model, images, boxes, seed=0):
     """The losses of a training batch; the seed fixes the denoising noise."""
     torch.manual_seed(seed)
-    return build_criterion(model.recipe.train.criterion)(model(images, boxes), boxes)
+    return build_criterion(model.recipe)(model(images, boxes), boxes)
 
 
 def test_the_grid_has_every_encoder_and_more_than_one_detector():
@@ -136,7 +136,7 @@ def encode(model, tokens):
 def decode(model, tokens):
     encoded = model.encoder(tokens, model.proposals).tokens
     queries, _ = model.queries(encoded, model.proposals)
-    answer = model.decoder(queries, encoded, model.heads)[-1]
+    answer = model.decoder(queries, encoded, model.heads).layers[-1]
     return answer.logits, answer.boxes
 
 

@@ -3,13 +3,16 @@
 import pytest
 import torch
 
+from leandetr import ops
 from leandetr.errors import RecipeError
 from leandetr.nn.deform_attention import (
     DeformAttention,
     KeyAwareAttention,
     Offsets,
     SampledAttention,
+    sampled_attention,
 )
+from tiny import stir
 
 SHAPES = ((3, 4), (2, 2))
 TOKENS = 16
@@ -122,3 +125,21 @@ def test_weights_of_plain_attention_start_equal():
     middle = torch.full((1, 1, 2, 2), 0.5)
     found = module(torch.randn(1, 1, 8), middle, memory, SHAPES, padding)
     torch.testing.assert_close(found, torch.full((1, 1, 8), 2.0))
+
+
+@pytest.mark.parametrize("key_aware", [False, True])
+def test_a_look_explains_the_answer(key_aware):
+    """What a module reports is what it took: its own weights and places give its answer."""
+    torch.manual_seed(2)
+    shapes, padding = ((4, 5), (2, 3)), torch.zeros(1, 26, dtype=torch.bool)
+    padding[0, 3] = True
+    module = sampled_attention(8, heads=2, levels=2, points=3, key_aware=key_aware)
+    stir(module)
+    query, memory = torch.randn(1, 4, 8), torch.randn(1, 26, 8)
+    reference = torch.rand(1, 4, 2, 4)
+    look = module.look(query, reference, memory, shapes, padding)
+    torch.testing.assert_close(look.weights.sum(dim=(3, 4)), torch.ones(1, 4, 2))
+    value = module.value(memory).masked_fill(padding[..., None], 0.0).unflatten(-1, (2, 4))
+    taken = module.output(ops.deform_attn(value, shapes, look.locations, look.weights))
+    torch.testing.assert_close(taken, module(query, reference, memory, shapes, padding))
+    assert not look.weights.requires_grad

@@ -36,7 +36,7 @@ def test_a_foreign_encoder_is_chosen_by_name(tmp_path):
     assert model.recipe.model.encoder.step == 3
     boxes = targets(2, 1)
     outputs = model(batch((64, 48), (40, 40)), boxes)
-    build_criterion(model.recipe.train.criterion)(outputs, boxes).total.backward()
+    build_criterion(model.recipe)(outputs, boxes).total.backward()
     assert model.get_parameter("encoder.gather.0.attention.value.weight").grad.any()
     save(model, tmp_path / "model")
     again = load(tmp_path / "model")

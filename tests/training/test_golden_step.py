@@ -34,7 +34,7 @@ def step(case, dtype):
     targets = [Target(t.labels, t.boxes.to(dtype)) for t in targets_of(case)]
     images = case.images()
     outputs = model(Images(images.pixels.to(dtype), images.padding), targets)
-    losses = build_criterion(model.recipe.train.criterion)(outputs, targets)
+    losses = build_criterion(model.recipe)(outputs, targets)
     losses.total.backward()
     return model, rules, outputs, losses
 

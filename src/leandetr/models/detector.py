@@ -11,7 +11,7 @@ from leandetr.images import DEFAULT_MAX_PIXELS, Preprocess, read_image
 from leandetr.models.decoders import Decoder
 from leandetr.models.encoders import Encoder
 from leandetr.models.heads import PredictionHeads, ProposalHead
-from leandetr.models.postprocess import TopScores
+from leandetr.models.postprocess import Postprocess
 from leandetr.models.queries import QuerySource
 from leandetr.types import Detections, Images, Outputs, Target
 
@@ -40,7 +40,7 @@ class Detector(nn.Module):
     """
 
     def __init__(
-        self, parts: Parts, *, preprocess: Preprocess, postprocess: TopScores, recipe: Any = None
+        self, parts: Parts, *, preprocess: Preprocess, postprocess: Postprocess, recipe: Any = None
     ) -> None:
         super().__init__()
         self.backbone = parts.backbone
@@ -63,9 +63,10 @@ class Detector(nn.Module):
         encoded = self.encoder(tokens, self.proposals)
         queries, chosen = self.queries(encoded.tokens, self.proposals)
         for group in self.training_groups if targets is not None else ():
-            queries = group(queries, encoded.tokens, self.proposals, targets)
-        decoded = self.decoder(queries, encoded.tokens, self.heads)
-        return Outputs.gather(decoded, chosen, encoded, queries.groups)
+            queries = group(queries, encoded.tokens, self.proposals, targets, self.queries)
+        watch = targets is not None and encoded.learns_from_attention
+        decoded = self.decoder(queries, encoded.tokens, self.heads, watch=watch)
+        return Outputs.gather(images, encoded, chosen, decoded, queries.groups)
 
     @torch.inference_mode()
     def detect(self, images: Images, sizes: Sequence[tuple[int, int]]) -> list[Detections]:

@@ -33,12 +33,22 @@ def box_head(dim: int) -> MLP:
 
 
 class PredictionHeads(nn.Module):
-    """Class and box heads of the decoder: `layers` of each, or one that serves all layers."""
+    """Class and box heads of the decoder: `layers` of each, or one that serves all layers.
 
-    def __init__(self, dim: int, classes: int, *, layers: int, shared: bool) -> None:
+    With `background`, one more class, the last, means that there is nothing (DETR).
+    """
+
+    def __init__(
+        self, dim: int, classes: int, *, layers: int, shared: bool, background: bool = False
+    ) -> None:
         super().__init__()
         count = 1 if shared else layers
-        self.classes = nn.ModuleList(class_head(dim, classes) for _ in range(count))
+        build = (
+            (lambda: nn.Linear(dim, classes + 1))
+            if background
+            else (lambda: class_head(dim, classes))
+        )
+        self.classes = nn.ModuleList(build() for _ in range(count))
         self.boxes = nn.ModuleList(box_head(dim) for _ in range(count))
 
     def logits(self, layer: int, features: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q K"]:
@@ -82,15 +92,32 @@ class ProposalHead(nn.Module):
         a box logit of +inf (IDEA-Research/DINO:models/dino/utils.py,
         gen_encoder_output_proposals); it can still be chosen when its score is high.
         """
-        boxes = grid.proposals(tokens)
-        valid = grid.valid_proposals(boxes, tokens.padding)
+        boxes, valid = _candidates(tokens)
         box_logits = torch.log(boxes / (1 - boxes)).masked_fill(~valid[..., None], torch.inf)
-        memory = tokens.features.masked_fill(~valid[..., None], 0.0)
-        features = self.norm(self.project(memory))
+        features = self._describe(tokens.features, valid)
         return Proposals(features, self.classes(features), box_logits, valid)
+
+    def describe(self, tokens: Tokens) -> Float[Tensor, "N S C"]:
+        """Every token with its position, as the proposals would see it: what scoring encoders read.
+
+        Padded tokens and those whose proposal leaves the window are described by zeros.
+        """
+        _, valid = _candidates(tokens)
+        return self._describe(tokens.features + tokens.position, valid)
+
+    def _describe(
+        self, features: Float[Tensor, "N S C"], valid: Bool[Tensor, "N S"]
+    ) -> Float[Tensor, "N S C"]:
+        return self.norm(self.project(features.masked_fill(~valid[..., None], 0.0)))
 
     def place(
         self, features: Float[Tensor, "N Q C"], box_logits: Float[Tensor, "N Q 4"]
     ) -> Float[Tensor, "N Q 4"]:
         """Refined box logits of the tokens described by `features`."""
         return self.boxes(features) + box_logits
+
+
+def _candidates(tokens: Tokens) -> tuple[Float[Tensor, "N S 4"], Bool[Tensor, "N S"]]:
+    """A box around each token, and whether it may propose."""
+    boxes = grid.proposals(tokens)
+    return boxes, grid.valid_proposals(boxes, tokens.padding)

@@ -29,20 +29,35 @@ class Attention(nn.Module):
         value: Float[Tensor, "N S C"],
         *,
         hidden: Bool[Tensor, "Q S"] | None = None,
+        padding: Bool[Tensor, "N S"] | None = None,
     ) -> Float[Tensor, "N Q C"]:
-        """Each query's mean of values; `hidden[i, j]` is True where query i may not see key j."""
+        """Each query's mean of values.
+
+        `hidden[i, j]` is True where query i may not see key j, `padding[n, j]` where no query of
+        image n may.
+        """
         weights = self.inputs.weight.chunk(3)
         biases = self.inputs.bias.chunk(3)
         asked, keys, values = (
             rearrange(F.linear(x, weight, bias), "N Q (M D) -> N M Q D", M=self.heads)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
-        seen = None if hidden is None else ~hidden
+        seen = visible(hidden, padding)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
             asked, keys, values, attn_mask=seen, dropout_p=dropout
         )
         return self.output(rearrange(mixed, "N M Q D -> N Q (M D)"))
+
+
+def visible(
+    hidden: Bool[Tensor, "Q S"] | None, padding: Bool[Tensor, "N S"] | None
+) -> Bool[Tensor, "..."] | None:
+    """Which keys may be seen, in a shape that broadcasts to N M Q S; None: all."""
+    if padding is None:
+        return None if hidden is None else ~hidden
+    real = ~padding[:, None, None]  # N 1 1 S
+    return real if hidden is None else real & ~hidden
 
 
 def check_heads(dim: int, heads: int) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from leandetr import ops
 from leandetr.nn.attention import check_heads
-from leandetr.types import Shapes
+from leandetr.ops.reference import key_weights
+from leandetr.types import Look, Shapes
 
 BOX_SHARE = 0.5
 """An offset of `points` steps reaches half the box (Deformable DETR, 4-wide references)."""
@@ -33,6 +34,17 @@ class SampledAttention(Protocol):
         padding: Bool[Tensor, "N S"],
     ) -> Float[Tensor, "N Q C"]:
         """What each query gathers from `memory` around its reference."""
+        ...
+
+    def look(
+        self,
+        query: Float[Tensor, "N Q C"],
+        reference: Float[Tensor, "N Q L R"],
+        memory: Float[Tensor, "N S C"],
+        shapes: Shapes,
+        padding: Bool[Tensor, "N S"],
+    ) -> Look:
+        """Where each query looks and how much it takes from there; carries no gradient."""
         ...
 
 
@@ -118,14 +130,26 @@ class DeformAttention(nn.Module):
         padding: Bool[Tensor, "N S"],
     ) -> Float[Tensor, "N Q C"]:
         """What each query gathers from `memory`; padded tokens count as zero."""
-        heads = self.offsets.heads
-        value = _project(self.value, memory, padding, heads)
+        value = _project(self.value, memory, padding, self.offsets.heads)
         locations = self.offsets(query, reference, shapes)
-        logits = rearrange(self.weights(query), "N Q (M LP) -> N Q M LP", M=heads)
-        weights = rearrange(
-            logits.softmax(dim=-1), "N Q M (L P) -> N Q M L P", P=self.offsets.points
-        )
-        return self.output(ops.deform_attn(value, shapes, locations, weights))
+        return self.output(ops.deform_attn(value, shapes, locations, self._shares(query)))
+
+    @torch.no_grad()
+    def look(
+        self,
+        query: Float[Tensor, "N Q C"],
+        reference: Float[Tensor, "N Q L R"],
+        memory: Float[Tensor, "N S C"],
+        shapes: Shapes,
+        padding: Bool[Tensor, "N S"],
+    ) -> Look:
+        """Where each query looks and how much it takes from there; `memory` plays no part."""
+        return Look(self.offsets(query, reference, shapes), self._shares(query))
+
+    def _shares(self, query: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q M L P"]:
+        """How much of each sample a query takes; the samples of a head sum to 1."""
+        logits = rearrange(self.weights(query), "N Q (M LP) -> N Q M LP", M=self.offsets.heads)
+        return rearrange(logits.softmax(dim=-1), "N Q M (L P) -> N Q M L P", P=self.offsets.points)
 
 
 class KeyAwareAttention(nn.Module):
@@ -168,12 +192,29 @@ class KeyAwareAttention(nn.Module):
         padding: Bool[Tensor, "N S"],
     ) -> Float[Tensor, "N Q C"]:
         """What each query gathers from `memory`; a padded token has logit 0 and value 0."""
-        heads = self.offsets.heads
-        value = _project(self.value, memory, padding, heads)
-        key = value if self.key is None else _project(self.key, memory, padding, heads)
-        asked = rearrange(self.query(query), "N Q (M D) -> N Q M D", M=heads)
+        value = _project(self.value, memory, padding, self.offsets.heads)
+        asked, key = self._asked(query), value
+        if self.key is not None:
+            key = _project(self.key, memory, padding, self.offsets.heads)
         locations = self.offsets(query, reference, shapes)
         return self.output(ops.key_aware_attn(asked, key, value, shapes, locations))
+
+    @torch.no_grad()
+    def look(
+        self,
+        query: Float[Tensor, "N Q C"],
+        reference: Float[Tensor, "N Q L R"],
+        memory: Float[Tensor, "N S C"],
+        shapes: Shapes,
+        padding: Bool[Tensor, "N S"],
+    ) -> Look:
+        """Where each query looks, and how well the keys there fit it."""
+        key = _project(self.key or self.value, memory, padding, self.offsets.heads)
+        locations = self.offsets(query, reference, shapes)
+        return Look(locations, key_weights(self._asked(query), key, shapes, locations))
+
+    def _asked(self, query: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q M D"]:
+        return rearrange(self.query(query), "N Q (M D) -> N Q M D", M=self.offsets.heads)
 
 
 def sampled_attention(

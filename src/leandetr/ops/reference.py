@@ -115,10 +115,28 @@ def key_aware_attn(
     """
     values = sample(value, shapes, locations)  # NM D Q LP
     keys = values if key is value else sample(key, shapes, locations)
-    asked = rearrange(query, "N Q M D -> (N M) D Q 1") / query.shape[-1] ** 0.5
-    weights = (asked * keys).sum(dim=1, keepdim=True).softmax(dim=-1)  # NM 1 Q LP
-    summed = (values * weights).sum(dim=-1)  # NM D Q
+    summed = (values * _fit(query, keys)).sum(dim=-1)  # NM D Q
     return rearrange(summed, "(N M) D Q -> N Q (M D)", M=value.shape[2]).to(value.dtype)
+
+
+def key_weights(
+    query: Float[Tensor, "N Q M D"],
+    key: Float[Tensor, "N S M D"],
+    shapes: Shapes,
+    locations: Float[Tensor, "N Q M L P 2"],
+) -> Float[Tensor, "N Q M L P"]:
+    """The weights that `key_aware_attn` gives its samples; those of a head sum to 1."""
+    weights = _fit(query, sample(key, shapes, locations))
+    heads, points = key.shape[2], locations.shape[4]
+    return rearrange(weights, "(N M) 1 Q (L P) -> N Q M L P", M=heads, P=points)
+
+
+def _fit(
+    query: Float[Tensor, "N Q M D"], keys: Float[Tensor, "N*M D Q LP"]
+) -> Float[Tensor, "N*M 1 Q LP"]:
+    """Softmax, over levels and points together, of how well each sampled key fits its query."""
+    asked = rearrange(query, "N Q M D -> (N M) D Q 1") / query.shape[-1] ** 0.5
+    return (asked * keys).sum(dim=1, keepdim=True).softmax(dim=-1)
 
 
 def key_aware_attn_backward(

@@ -7,7 +7,7 @@ from leandetr.errors import RecipeError
 from leandetr.models.detector import Detector, Parts
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads, ProposalHead
-from leandetr.models.postprocess import TopScores
+from leandetr.models.postprocess import BestClass, TopScores
 from leandetr.recipes import dino, lite_detr, nano
 from leandetr.recipes.codec import override
 from leandetr.recipes.recipe import ModelRecipe, Recipe
@@ -64,14 +64,17 @@ def build(recipe: Recipe) -> Detector:
         queries=model.queries.build(dims),
         decoder=model.decoder.build(dims),
         heads=PredictionHeads(
-            model.dim, model.classes, layers=model.decoder.layers, shared=model.shared_heads
+            model.dim,
+            model.classes,
+            layers=model.decoder.layers,
+            shared=model.shared_heads,
+            background=model.background,
         ),
         proposals=_proposals(model),
         training_groups=[group.build(dims) for group in model.groups],
     )
-    return Detector(
-        parts, preprocess=recipe.preprocess, postprocess=TopScores(model.top), recipe=recipe
-    )
+    postprocess = BestClass(model.top) if model.background else TopScores(model.top)
+    return Detector(parts, preprocess=recipe.preprocess, postprocess=postprocess, recipe=recipe)
 
 
 def _proposals(model: ModelRecipe) -> ProposalHead | None:

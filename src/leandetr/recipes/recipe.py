@@ -28,7 +28,11 @@ def part(registry: Registry, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """The parts of a detector. `top` detections an image survive post-processing."""
+    """The parts of a detector. `top` detections an image survive post-processing.
+
+    With `background` the class head ends in a class for nothing and its scores come from a softmax
+    (DETR); without, from a sigmoid a class.
+    """
 
     backbone: Any = part(backbones)
     neck: Any = part(necks)
@@ -37,6 +41,7 @@ class ModelRecipe:
     decoder: Any = part(decoders)
     groups: tuple[Any, ...] = part(groups, default=())
     shared_heads: bool = True
+    background: bool = False
     dim: int = 256
     classes: int = 91
     top: int = 300
@@ -57,7 +62,12 @@ class LrFactor:
 
 @dataclass(frozen=True)
 class CriterionRecipe:
-    """Weights of the loss terms and of the matching costs (DINO's by default)."""
+    """Weights of the loss terms and of the matching costs (DINO's by default).
+
+    `alpha` and `gamma` shape the focal loss; a model with a background class has a cross entropy
+    in which that class counts `background_weight`. `salience_weight` is for encoders that score
+    tokens, `encoder_weight` multiplies all losses of an encoder's own heads.
+    """
 
     class_weight: float = 1.0
     box_weight: float = 5.0
@@ -68,6 +78,9 @@ class CriterionRecipe:
     alpha: float = 0.25
     gamma: float = 2.0
     giou_eps: float = 1e-6
+    background_weight: float = 0.1
+    salience_weight: float = 1.0
+    encoder_weight: float = 1.0
 
 
 SCHEDULES = ("steps", "cosine")

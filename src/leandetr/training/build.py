@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from leandetr.models.detector import Detector
-from leandetr.recipes.recipe import CriterionRecipe, Recipe
+from leandetr.recipes.recipe import Recipe
 from leandetr.training.criterion import Criterion
 from leandetr.training.ema import build_ema
 from leandetr.training.matcher import Matcher
@@ -26,24 +26,25 @@ def build_accelerator() -> "Accelerator":
     return Accelerator(mixed_precision="no", cpu=not torch.accelerator.is_available())
 
 
-def build_criterion(recipe: CriterionRecipe) -> Criterion:
-    """The criterion and matcher a recipe asks for."""
+def build_criterion(recipe: Recipe) -> Criterion:
+    """The criterion and matcher for the detector of a recipe."""
+    how = recipe.train.criterion
     matcher = Matcher(
-        class_cost=recipe.class_cost,
-        box_cost=recipe.box_cost,
-        giou_cost=recipe.giou_cost,
-        alpha=recipe.alpha,
-        gamma=recipe.gamma,
-        giou_eps=recipe.giou_eps,
+        class_cost=how.class_cost,
+        box_cost=how.box_cost,
+        giou_cost=how.giou_cost,
+        alpha=how.alpha,
+        gamma=how.gamma,
+        giou_eps=how.giou_eps,
     )
     return Criterion(
         matcher,
-        class_weight=recipe.class_weight,
-        box_weight=recipe.box_weight,
-        giou_weight=recipe.giou_weight,
-        alpha=recipe.alpha,
-        gamma=recipe.gamma,
-        giou_eps=recipe.giou_eps,
+        class_weight=how.class_weight,
+        box_weight=how.box_weight,
+        giou_weight=how.giou_weight,
+        alpha=how.alpha,
+        gamma=how.gamma,
+        giou_eps=how.giou_eps,
     )
 
 
@@ -71,7 +72,7 @@ def build_parts(
     return Parts(
         model=model,
         wrapped=accelerator.prepare_model(model),
-        criterion=build_criterion(how.criterion),
+        criterion=build_criterion(recipe),
         optimiser=optimiser,
         schedule=schedule,
         ema=ema,

@@ -36,7 +36,7 @@ def queries(count=4, hidden=None):
 @pytest.mark.parametrize("key_aware", [False, True])
 def test_one_prediction_a_layer(tokens, key_aware):
     decoder, heads = parts(key_aware=key_aware)
-    found = decoder(queries(), tokens, heads)
+    found = decoder(queries(), tokens, heads).layers
     assert len(found) == 3
     for prediction in found:
         assert prediction.logits.shape == (2, 4, 3)
@@ -48,7 +48,7 @@ def test_heads_that_move_nothing_leave_the_references(tokens):
     decoder, _ = parts()
     still = PredictionHeads(DIM, 3, layers=3, shared=True)
     asked = queries()
-    for prediction in decoder(asked, tokens, still):
+    for prediction in decoder(asked, tokens, still).layers:
         torch.testing.assert_close(prediction.boxes, asked.reference, atol=1e-5, rtol=0)
 
 
@@ -58,7 +58,7 @@ def test_hidden_queries_do_not_matter(tokens):
     hidden[:4, 4:] = True
     asked = queries(6, hidden)
     alone = Queries(asked.content[:, :4], None, asked.reference[:, :4], None, asked.groups)
-    together, apart = decoder(asked, tokens, heads), decoder(alone, tokens, heads)
+    together, apart = (decoder(some, tokens, heads).layers for some in (asked, alone))
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one.boxes[:, :4], other.boxes, atol=1e-5, rtol=0)
 
@@ -67,14 +67,14 @@ def test_order_of_queries_does_not_matter(tokens):
     decoder, heads = parts()
     asked, order = queries(), [2, 0, 3, 1]
     shuffled = Queries(asked.content[:, order], None, asked.reference[:, order], None, asked.groups)
-    first, second = decoder(asked, tokens, heads)[-1], decoder(shuffled, tokens, heads)[-1]
+    first, second = (decoder(some, tokens, heads).layers[-1] for some in (asked, shuffled))
     torch.testing.assert_close(second.boxes, first.boxes[:, order], atol=1e-5, rtol=0)
 
 
 def test_boxes_teach_their_own_layer_and_the_one_before(tokens):
     """Look forward twice (section 3.5): the reference is detached one layer later."""
     decoder, heads = parts(shared=False)
-    for layer, prediction in enumerate(decoder(queries(), tokens, heads)):
+    for layer, prediction in enumerate(decoder(queries(), tokens, heads).layers):
         for earlier, head in enumerate(heads.boxes):
             grads = torch.autograd.grad(
                 prediction.boxes.sum(),

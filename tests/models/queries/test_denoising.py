@@ -9,11 +9,13 @@ from leandetr.boxes import cxcywh_to_xyxy
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.queries.denoising import Denoising, DenoisingConfig
+from leandetr.models.queries.mixed import MixedQueries
 from leandetr.types import Group, Known, Match, Queries, Target
 from tiny import blocks, canvas
 
 MAIN = 5
 LABELS = 7
+SOURCE = MixedQueries(8, count=MAIN)  # nor at where the main queries came from
 TOKENS = canvas([blocks(1, 1, levels=1)], ((1, 1),))  # denoising does not look at them
 
 
@@ -39,7 +41,7 @@ def module(budget=50, label_noise=0.5, box_noise=1.0):
 
 def grown(denoising, boxes):
     """The new queries' content, reference and group, and who is hidden from whom."""
-    found = denoising(queries(len(boxes)), TOKENS, None, boxes)
+    found = denoising(queries(len(boxes)), TOKENS, None, boxes, SOURCE)
     group = found.groups[-1]
     assert (group.name, group.start) == ("denoising", MAIN)
     assert group.stop == found.content.shape[1] == found.reference.shape[1]
@@ -175,4 +177,4 @@ def test_a_budget_of_nothing_is_refused():
 def test_queries_without_boxes_are_refused():
     bare = Queries(torch.zeros(1, 2, 8), None, None, None, (Group("main", 0, 2, Match()),))
     with pytest.raises(RecipeError, match="use queries 'mixed'"):
-        module()(bare, TOKENS, None, targets(1))
+        module()(bare, TOKENS, None, targets(1), SOURCE)

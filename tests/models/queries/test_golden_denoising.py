@@ -5,6 +5,7 @@ import torch
 
 from golden_data import cases, load_case
 from leandetr.models.queries.denoising import Denoising
+from leandetr.models.queries.mixed import MixedQueries
 from leandetr.types import Group, Match, Queries, Tokens
 from recorded_noise import recorded, targets_of
 
@@ -31,7 +32,8 @@ def test_denoising_equals_official(name):
         None,
         (Group("main", 0, main, Match()),),
     )
-    grown = module(queries, one_token(len(targets), h["hidden_dim"]), None, targets)
+    source = MixedQueries(h["hidden_dim"], count=main)
+    grown = module(queries, one_token(len(targets), h["hidden_dim"]), None, targets, source)
     group = grown.groups[-1]
     pad = case.meta["dn_meta"]["pad_size"]
     assert group.stop - group.start == pad

@@ -77,3 +77,16 @@ def test_the_config_builds_and_refuses_nothing_less_than_one():
     assert MixedQueriesConfig(count=7).build(Dims(8, 2, 3)).content.weight.shape == (7, 8)
     with pytest.raises(RecipeError, match="count of at least 1; got 0"):
         MixedQueriesConfig(count=0)
+
+
+def test_spare_queries_come_next_in_rank():
+    torch.manual_seed(3)
+    tokens, head = canvas([blocks(6, 7)], ((6, 7), (3, 3), (1, 1))), ProposalHead(16, 3)
+    stir(head)
+    few, all_of_them = MixedQueries(16, count=4, spare=5), MixedQueries(16, count=9)
+    few.content.weight = all_of_them.content.weight
+    spare, (whole, _) = few.spare(tokens, head), all_of_them(tokens, head)
+    torch.testing.assert_close(spare.reference, whole.reference[:, 4:])
+    assert torch.equal(spare.content, whole.content[:, 4:])
+    with pytest.raises(RecipeError, match=r"queries\.spare"):
+        all_of_them.spare(tokens, head)

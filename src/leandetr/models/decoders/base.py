@@ -2,9 +2,15 @@
 
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
 from leandetr.models.heads import PredictionHeads
+from leandetr.nn.attention import Attention
+from leandetr.nn.deform_attention import SampledAttention
+from leandetr.nn.feed_forward import FeedForward
 from leandetr.registry import Registry
-from leandetr.types import Prediction, Queries, Tokens
+from leandetr.types import Decoded, Look, Queries, Tokens
 
 decoders = Registry("decoder")
 
@@ -14,7 +20,52 @@ class Decoder(Protocol):
     """A decoder lets queries look at tokens and at each other; the heads are lent to it."""
 
     def __call__(
-        self, queries: Queries, tokens: Tokens, heads: PredictionHeads
-    ) -> tuple[Prediction, ...]:
-        """One prediction a layer, the last is the answer."""
+        self, queries: Queries, tokens: Tokens, heads: PredictionHeads, *, watch: bool = False
+    ) -> Decoded:
+        """One prediction a layer, the last is the answer; with `watch`, where each layer looked.
+
+        A decoder whose attention is dense looks everywhere and reports no looks.
+        """
         ...
+
+
+class SampledLayer(nn.Module):
+    """A layer of every deformable decoder, post-norm.
+
+    Self-attention among queries, sampled attention to tokens, feed-forward.
+    """
+
+    def __init__(
+        self, dim: int, cross: SampledAttention, *, heads: int, hidden: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.self_attention = Attention(dim, heads, dropout=dropout)
+        self.self_norm = nn.LayerNorm(dim)
+        self.cross_attention = cross
+        self.cross_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        content: Float[Tensor, "N Q C"],
+        position: Float[Tensor, "N Q C"],
+        reference: Float[Tensor, "N Q L R"],
+        *,
+        tokens: Tokens,
+        hidden: Bool[Tensor, "Q Q"] | None,
+        watch: bool = False,
+    ) -> tuple[Float[Tensor, "N Q C"], Look | None]:
+        """Queries talk to each other, then look at the tokens around or inside their reference.
+
+        With `watch`, also where they looked.
+        """
+        asking = content + position
+        talk = self.self_attention(asking, asking, content, hidden=hidden)
+        content = self.self_norm(content + self.dropout(talk))
+        asking = content + position
+        scene = (tokens.features, tokens.shapes, tokens.padding)
+        seen = self.cross_attention(asking, reference, *scene)
+        look = self.cross_attention.look(asking, reference, *scene) if watch else None
+        content = self.cross_norm(content + self.dropout(seen))
+        return self.feed_forward(content), look

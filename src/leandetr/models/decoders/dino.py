@@ -2,20 +2,19 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandetr import boxes as frames
-from leandetr.models.decoders.base import decoders
+from leandetr.models.decoders.base import SampledLayer, decoders
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn import grid
-from leandetr.nn.attention import Attention
-from leandetr.nn.deform_attention import SampledAttention, sampled_attention
-from leandetr.nn.feed_forward import MLP, FeedForward
+from leandetr.nn.deform_attention import sampled_attention
+from leandetr.nn.feed_forward import MLP
 from leandetr.nn.position import sine_boxes
 from leandetr.registry import a_share, at_least_one
-from leandetr.types import Prediction, Queries, Tokens
+from leandetr.types import Decoded, Prediction, Queries, Tokens
 
 BOX_EPS = 1e-3
 """Clamp of the inverse sigmoid of references (IDEA-Research/DINO:util/misc.py)."""
@@ -49,59 +48,25 @@ class DinoDecoderConfig:
                 key_aware=self.key_aware,
             )
             layers.append(
-                DinoLayer(
+                SampledLayer(
                     dims.dim, cross, heads=self.heads, hidden=self.hidden, dropout=self.dropout
                 )
             )
         return DinoDecoder(dims.dim, layers)
 
 
-class DinoLayer(nn.Module):
-    """Self-attention among queries, sampled attention to tokens, feed-forward; post-norm."""
-
-    def __init__(
-        self, dim: int, cross: SampledAttention, *, heads: int, hidden: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.self_attention = Attention(dim, heads, dropout=dropout)
-        self.self_norm = nn.LayerNorm(dim)
-        self.cross_attention = cross
-        self.cross_norm = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self,
-        content: Float[Tensor, "N Q C"],
-        position: Float[Tensor, "N Q C"],
-        reference: Float[Tensor, "N Q L 4"],
-        *,
-        tokens: Tokens,
-        hidden: Bool[Tensor, "Q Q"] | None,
-    ) -> Float[Tensor, "N Q C"]:
-        """Queries talk to each other, then look at the tokens inside their boxes."""
-        asking = content + position
-        talk = self.self_attention(asking, asking, content, hidden=hidden)
-        content = self.self_norm(content + self.dropout(talk))
-        seen = self.cross_attention(
-            content + position, reference, tokens.features, tokens.shapes, tokens.padding
-        )
-        content = self.cross_norm(content + self.dropout(seen))
-        return self.feed_forward(content)
-
-
 class DinoDecoder(nn.Module):
     """Each layer re-embeds its boxes and moves them."""
 
-    def __init__(self, dim: int, layers: list[DinoLayer]) -> None:
+    def __init__(self, dim: int, layers: list[SampledLayer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
         self.embed_boxes = MLP(2 * dim, dim, hidden=dim, depth=2)
 
     def forward(
-        self, queries: Queries, tokens: Tokens, heads: PredictionHeads
-    ) -> tuple[Prediction, ...]:
+        self, queries: Queries, tokens: Tokens, heads: PredictionHeads, *, watch: bool = False
+    ) -> Decoded:
         """One prediction a layer, the last is the answer.
 
         Look forward twice (section 3.5): a layer's boxes are its shift, read from normed content,
@@ -112,18 +77,21 @@ class DinoDecoder(nn.Module):
         assert queries.reference is not None
         content, reference = queries.content, queries.reference
         attached = reference
-        predictions = []
+        predictions, looks = [], []
         for index, layer in enumerate(self.layers):
             boxes = grid.on_levels(reference, tokens.valid_ratios)
             position = self.embed_boxes(sine_boxes(boxes[:, :, 0], content.shape[-1] // 2))
-            content = layer(content, position, boxes, tokens=tokens, hidden=queries.hidden)
+            content, look = layer(
+                content, position, boxes, tokens=tokens, hidden=queries.hidden, watch=watch
+            )
+            looks += [] if look is None else [look]
             normed = self.norm(content)
             predictions.append(
                 Prediction(heads.logits(index, normed), _move(attached, heads.shift(index, normed)))
             )
             attached = _move(reference, heads.shift(index, content))
             reference = attached.detach()
-        return tuple(predictions)
+        return Decoded(tuple(predictions), tuple(looks))
 
 
 def _move(

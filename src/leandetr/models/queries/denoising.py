@@ -17,7 +17,7 @@ from leandetr import boxes as frames
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
-from leandetr.models.queries.base import groups
+from leandetr.models.queries.base import QuerySource, groups
 from leandetr.registry import a_share
 from leandetr.types import Group, Known, Queries, Target, Tokens
 
@@ -105,6 +105,7 @@ class Denoising(nn.Module):
         tokens: Tokens,
         proposals: ProposalHead | None,
         targets: Sequence[Target],
+        source: QuerySource,
     ) -> Queries:
         """The queries with a denoising group behind them; without any target it is empty.
 

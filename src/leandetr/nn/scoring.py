@@ -1,0 +1,69 @@
+"""Scores of single tokens, and choosing and writing back the best of them.
+
+What the token-scoring encoders share: Sparse DETR (arXiv 2111.14330) and Focus-DETR
+(arXiv 2307.12612) use the same small network.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from leandetr.nn.grid import pick
+
+
+class TokenScorer(nn.Module):
+    """One logit a token, from the token itself and the mean of all tokens of its map.
+
+    kakaobrain/sparse-detr:models/deformable_transformer.py, MaskPredictor. The mean includes
+    padded tokens, as in the official code.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        half, quarter = dim // 2, dim // 4
+        self.describe = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
+        self.judge = nn.Sequential(
+            nn.Linear(dim, half), nn.GELU(), nn.Linear(half, quarter), nn.GELU(),
+            nn.Linear(quarter, 1),
+        )  # fmt: skip
+        for layer in (*self.describe, *self.judge):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Float[Tensor, "N S C"]) -> Float[Tensor, "N S"]:
+        """How much each token deserves to be refined, as a logit."""
+        own, common = self.describe(features).chunk(2, dim=-1)
+        common = common.mean(dim=1, keepdim=True).expand_as(own)
+        return self.judge(torch.cat((own, common), dim=-1))[..., 0]
+
+
+def share(count: Int[Tensor, " N"], permille: int) -> Int[Tensor, " N"]:
+    """`permille` thousandths of each count, rounded down, and one more: int(count * rho) + 1.
+
+    In whole numbers: a product of floats would freeze one size into an export.
+    """
+    return torch.div(count * permille, 1000, rounding_mode="floor") + 1
+
+
+def padding_last(
+    scores: Float[Tensor, "N S"], padding: Bool[Tensor, "N S"]
+) -> Float[Tensor, "N S"]:
+    """The scores, with padded tokens at the smallest one of the whole batch (official code)."""
+    return torch.where(padding, scores.detach().amin(), scores)
+
+
+def write_back(
+    features: Float[Tensor, "N S C"],
+    kept: Int[Tensor, "N T"],
+    counts: Int[Tensor, " N"],
+    updated: Float[Tensor, "N T C"],
+) -> Float[Tensor, "N S C"]:
+    """The features with the first `counts[n]` kept tokens of image n replaced.
+
+    The others, which only fill the batch, keep what they had. `kept` names no token twice.
+    """
+    rank = torch.arange(kept.shape[1], device=kept.device)
+    real = (rank < counts[:, None])[..., None]
+    written = torch.where(real, updated.to(features.dtype), pick(features, kept))
+    return features.scatter(1, kept[..., None].expand_as(written), written)
