@@ -47,12 +47,29 @@ def sine_grid(
     return torch.cat((_waves(rows, half, temperature), _waves(columns, half, temperature)), dim=-1)
 
 
+def sine_coordinates(
+    boxes: Float[Tensor, "*B R"], channels: int
+) -> Float[Tensor, "*B R*{channels}"]:
+    """Embed each coordinate in `channels` waves, in the order they have.
+
+    Two-stage Deformable DETR describes its proposals so: cx, cy, w, h
+    (fundamentalvision/Deformable-DETR:models/deformable_transformer.py, get_proposal_pos_embed).
+    """
+    return _coordinate_waves(boxes, channels).flatten(-2)
+
+
 def sine_boxes(boxes: Float[Tensor, "*B R"], channels: int) -> Float[Tensor, "*B R*{channels}"]:
     """Embed each coordinate in `channels` waves; y before x, then width and height.
 
     Points give 2, boxes 4 times `channels`. After IDEA-Research/DINO:models/dino/utils.py,
     gen_sineembed_for_position.
     """
-    waves = _waves(boxes * 2 * math.pi, channels, BOX_TEMPERATURE)  # *B R channels
+    waves = _coordinate_waves(boxes, channels)
     swapped = torch.cat((waves[..., 1:2, :], waves[..., 0:1, :], waves[..., 2:, :]), dim=-2)
     return swapped.flatten(-2)
+
+
+def _coordinate_waves(
+    boxes: Float[Tensor, "*B R"], channels: int
+) -> Float[Tensor, "*B R {channels}"]:
+    return _waves(boxes * 2 * math.pi, channels, BOX_TEMPERATURE)

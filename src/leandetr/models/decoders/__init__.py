@@ -1,6 +1,6 @@
 """Decoders by name."""
 
-from leandetr.models.decoders import dino
+from leandetr.models.decoders import deformable, dino
 from leandetr.models.decoders.base import Decoder, decoders
 
-__all__ = ["Decoder", "decoders", "dino"]
+__all__ = ["Decoder", "decoders", "deformable", "dino"]

@@ -2,9 +2,11 @@
 
 from typing import Protocol, runtime_checkable
 
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from leandetr import boxes as frames
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn.attention import Attention
 from leandetr.nn.deform_attention import SampledAttention
@@ -69,3 +71,15 @@ class SampledLayer(nn.Module):
         look = self.cross_attention.look(asking, reference, *scene) if watch else None
         content = self.cross_norm(content + self.dropout(seen))
         return self.feed_forward(content), look
+
+
+def move(
+    reference: Float[Tensor, "N Q R"], shift: Float[Tensor, "N Q 4"], eps: float
+) -> Float[Tensor, "N Q 4"]:
+    """Boxes: references shifted in logits, in single precision whatever autocast says.
+
+    A point gives the centre only: its sizes come from the shift alone. `eps` clamps the inverse
+    sigmoid, which differs between papers.
+    """
+    start = frames.inverse_sigmoid(reference, eps)
+    return (F.pad(start, (0, 4 - start.shape[-1])) + shift.float()).sigmoid()

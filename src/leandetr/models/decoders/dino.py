@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from leandetr import boxes as frames
-from leandetr.models.decoders.base import SampledLayer, decoders
+from leandetr.models.decoders.base import SampledLayer, decoders, move
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn import grid
@@ -87,15 +85,10 @@ class DinoDecoder(nn.Module):
             looks += [] if look is None else [look]
             normed = self.norm(content)
             predictions.append(
-                Prediction(heads.logits(index, normed), _move(attached, heads.shift(index, normed)))
+                Prediction(
+                    heads.logits(index, normed), move(attached, heads.shift(index, normed), BOX_EPS)
+                )
             )
-            attached = _move(reference, heads.shift(index, content))
+            attached = move(reference, heads.shift(index, content), BOX_EPS)
             reference = attached.detach()
         return Decoded(tuple(predictions), tuple(looks))
-
-
-def _move(
-    reference: Float[Tensor, "N Q 4"], shift: Float[Tensor, "N Q 4"]
-) -> Float[Tensor, "N Q 4"]:
-    """Boxes shifted in logits, in single precision whatever autocast says."""
-    return (frames.inverse_sigmoid(reference, BOX_EPS) + shift.float()).sigmoid()
