@@ -1,4 +1,4 @@
-# make demo | test | setup | format | check | test-gpu | golden | docs
+# make demo | test | setup | format | check | test-gpu | golden | parity | docs
 #
 # Every target makes the environment it needs (.venv) first, from pyproject.toml and constraints.txt.
 # Variables: PYTHON=python3.12           another interpreter (3.11 or newer)
@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --jaxtyping-packages=leandetr,beartype.beartype
 
-.PHONY: help demo test setup format check test-gpu golden docs clean
+.PHONY: help demo test setup format check test-gpu golden parity docs clean
 
 help:
 	@sed -n '1,6s/^# \{0,1\}//p' Makefile
@@ -59,6 +59,9 @@ test-gpu: $(VENV)/.dev
 
 golden: $(VENV)/.dev
 	$(PYTEST) -n $(JOBS) -m "golden and not gpu"
+
+parity: $(VENV)/.dev
+	$(BIN)/python tools/write_parity.py
 
 docs: $(VENV)/.dev
 	$(PIP) install -q -c constraints.txt -e '.[docs]'

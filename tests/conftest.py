@@ -3,28 +3,24 @@
 Nothing here may import `leandetr` at the top: the shape checker hooks its first import.
 """
 
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
 import golden_data
+import parity
 
 settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("fast")
 
-MUST_RUN = (
-    "ops/*",
-    "ms_deform_attn/*",
-    "position_encoding/*",
-    "boxes/*",
-    "dino/*",
-    "lite_detr/*",
-    "coco_eval/*",
-)
+MUST_RUN = ("*/*",)
 PROVEN = pytest.StashKey[set[str]]()
+NEARNESS = pytest.StashKey[dict[str, parity.Nearness]]()
 PROBLEM = pytest.StashKey[str]()
 
 
@@ -36,6 +32,8 @@ def _seed() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[PROVEN] = set()
+    config.stash[NEARNESS] = {}
+    parity.watch()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         torch.set_num_threads(1)
 
@@ -50,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     golden_data.loaded.clear()
+    golden_data.opened.clear()
+    parity.measured.clear()
     return (yield)
 
 
@@ -58,6 +58,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     if report.when == "call" and report.passed:
         item.config.stash[PROVEN] |= golden_data.loaded
+        parity.merge(item.config.stash[NEARNESS], parity.as_json(parity.measured))
     return report
 
 
@@ -66,13 +67,19 @@ def pytest_testnodedown(node: object) -> None:
     """Collect what a worker of pytest-xdist has proven."""
     output = getattr(node, "workeroutput", {})
     node.config.stash[PROVEN] |= set(output.get("golden", ()))
+    parity.merge(node.config.stash[NEARNESS], output.get("parity", {}))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workeroutput"):
         config.workeroutput["golden"] = sorted(config.stash[PROVEN])
+        config.workeroutput["parity"] = parity.as_json(config.stash[NEARNESS])
         return
+    if os.environ.get("LEANDETR_PARITY"):
+        numbers = parity.as_json(config.stash[NEARNESS])
+        report = {"cases": sorted(config.stash[PROVEN]), "numbers": numbers}
+        Path(os.environ["LEANDETR_PARITY"]).write_text(json.dumps(report, indent=1) + "\n")
     problem = _golden_problem(config)
     if problem:
         config.stash[PROBLEM] = problem

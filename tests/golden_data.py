@@ -27,7 +27,9 @@ SUBSET = HERE / "golden"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 loaded: set[str] = set()
-"""Names of all cases loaded so far in this process; conftest notes which test loaded what."""
+"""Names of all cases that the running test loaded; conftest notes which test loaded what."""
+opened: list[str] = []
+"""The same in the order in which they were loaded first: the first is what the test is about."""
 
 
 def golden_root() -> Path:
@@ -109,6 +111,7 @@ def load_case(name: str) -> Case:
             pytest.skip(f"{name} is not in the repository's subset of the golden data")
         raise FileNotFoundError(f"no golden case '{name}' under {root}")
     loaded.add(name)
+    opened.append(name)
     return Case(name, root, json.loads(path.read_text(encoding="utf-8")))
 
 
