@@ -176,5 +176,5 @@ def test_a_budget_of_nothing_is_refused():
 
 def test_queries_without_boxes_are_refused():
     bare = Queries(torch.zeros(1, 2, 8), None, None, None, (Group("main", 0, 2, Match()),))
-    with pytest.raises(RecipeError, match="use queries 'mixed'"):
+    with pytest.raises(RecipeError, match="type queries=mixed"):
         module()(bare, TOKENS, None, targets(1), SOURCE)

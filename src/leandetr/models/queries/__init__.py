@@ -1,6 +1,16 @@
 """Where queries come from, and the groups that are added in training only."""
 
-from leandetr.models.queries import denoising, mixed, two_stage
+from leandetr.models.queries import denoising, hybrid, mixed, points, two_stage
 from leandetr.models.queries.base import QuerySource, TrainingGroup, groups, sources
 
-__all__ = ["QuerySource", "TrainingGroup", "denoising", "groups", "mixed", "sources", "two_stage"]
+__all__ = [
+    "QuerySource",
+    "TrainingGroup",
+    "denoising",
+    "groups",
+    "hybrid",
+    "mixed",
+    "points",
+    "sources",
+    "two_stage",
+]

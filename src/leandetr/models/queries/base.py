@@ -1,12 +1,17 @@
 """What query sources and training groups are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from leandetr.errors import RecipeError
 from leandetr.models.heads import ProposalHead
 from leandetr.registry import Registry
-from leandetr.types import Proposed, Queries, Target, Tokens
+from leandetr.types import Group, Proposed, Queries, Target, Tokens
 
 sources = Registry("queries")
 groups = Registry("training group")
@@ -69,3 +74,46 @@ def check_spare(rows: int, count: int) -> int:
             "type --set queries.spare=1500, or --set model.groups=[] to train without it"
         )
     return rows
+
+
+def apart(queries: Queries, count: int) -> Bool[Tensor, "Q Q"]:
+    """Who may not see whom when `count` queries come behind and neither side sees the other."""
+    start = queries.content.shape[1]
+    stop = start + count
+    hidden = torch.zeros(stop, stop, dtype=torch.bool, device=queries.content.device)
+    if queries.hidden is not None:
+        hidden[:start, :start] = queries.hidden
+    hidden[:start, start:] = True
+    hidden[start:, :start] = True
+    return hidden
+
+
+def joined(
+    queries: Queries, more: Queries, group: Group, *, hidden: Bool[Tensor, "Q Q"]
+) -> Queries:
+    """The queries with `more` behind them as one `group`; `hidden` is of all of them.
+
+    Raises `RecipeError` where only one side has positions or references, or of another width.
+    """
+    content = torch.cat((queries.content, more.content.to(queries.content.dtype)), dim=1)
+    return replace(
+        queries,
+        content=content,
+        position=_end_to_end(queries.position, more.position, group.name),
+        reference=_end_to_end(queries.reference, more.reference, group.name),
+        hidden=hidden,
+        groups=(*queries.groups, group),
+    )
+
+
+def _end_to_end(first: Tensor | None, second: Tensor | None, name: str) -> Tensor | None:
+    if first is None and second is None:
+        return None
+    if first is None or second is None or first.shape[-1] != second.shape[-1]:
+        widths = [None if side is None else side.shape[-1] for side in (first, second)]
+        raise RecipeError(
+            f"the training group '{name}' expects main queries of its own kind; got positions or "
+            f"references {widths[0]} wide beside {widths[1]} of the group; for denoising type "
+            "queries=mixed, or --set model.groups=[] to train without the group"
+        )
+    return torch.cat((first, second.to(first.dtype)), dim=1)

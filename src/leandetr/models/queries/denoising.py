@@ -5,10 +5,9 @@ less than half a box, are to find their target; negatives, moved by more, are to
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -17,7 +16,7 @@ from leandetr import boxes as frames
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
-from leandetr.models.queries.base import QuerySource, groups
+from leandetr.models.queries.base import QuerySource, apart, groups, joined
 from leandetr.registry import a_share
 from leandetr.types import Group, Known, Queries, Target, Tokens
 
@@ -110,10 +109,9 @@ class Denoising(nn.Module):
         """The queries with a denoising group behind them; without any target it is empty.
 
         Slots of images with fewer targets than the fullest hold zeros and the box (0.5, 0.5,
-        0.5, 0.5); they count as background and are not hidden (official code).
+        0.5, 0.5); they count as background and are not hidden (official code). Raises
+        `RecipeError` unless the queries have boxes and leave their position to the decoder.
         """
-        if queries.reference is None:
-            raise RecipeError("denoising needs queries with boxes; use queries 'mixed'")
         copies = Copies.of(targets, self._copies(targets))
         noise = self.draw(len(targets), copies.slots, self.classes, queries.content.device)
         content = self.labels(self._noised_labels(copies, noise))
@@ -122,13 +120,8 @@ class Denoising(nn.Module):
         reference = (noised * copies.used[..., None]).sigmoid()
         start = queries.content.shape[1]
         group = Group("denoising", start, start + copies.slots, copies.assignment())
-        return replace(
-            queries,
-            content=torch.cat((queries.content, content.to(queries.content.dtype)), dim=1),
-            reference=torch.cat((queries.reference, reference), dim=1),
-            hidden=_hide(start, copies),
-            groups=(*queries.groups, group),
-        )
+        more = Queries(content, None, reference, None, ())
+        return joined(queries, more, group, hidden=_hide(queries, copies))
 
     def _copies(self, targets: Sequence[Target]) -> int:
         """How many noised copies of the targets; see `BUDGET_FROM`."""
@@ -194,9 +187,10 @@ class Copies:
         return Known(torch.where(positive, self.index, -1), self.count)
 
 
-def _hide(main: int, copies: Copies) -> Bool[Tensor, "Q Q"]:
-    """Main queries see no copy; a copy sees itself and the main queries."""
-    copy = F.pad(copies.copy, (main, 0), value=-1)
-    foreign = copy[:, None] != copy
-    foreign[main:, :main] = False
-    return foreign
+def _hide(queries: Queries, copies: Copies) -> Bool[Tensor, "Q Q"]:
+    """Nobody sees a copy but itself; a copy sees the main queries, and no other group."""
+    main, start = queries.groups[0].stop, queries.content.shape[1]
+    hidden = apart(queries, copies.slots)
+    hidden[start:, :main] = False
+    hidden[start:, start:] = copies.copy[:, None] != copies.copy
+    return hidden
