@@ -93,9 +93,12 @@ class ProposalHead(nn.Module):
         gen_encoder_output_proposals); it can still be chosen when its score is high.
         """
         boxes, valid = _candidates(tokens)
-        box_logits = torch.log(boxes / (1 - boxes)).masked_fill(~valid[..., None], torch.inf)
         features = self._describe(tokens.features, valid)
-        return Proposals(features, self.classes(features), box_logits, valid)
+        return Proposals(features, self.classes(features), _logits(boxes, valid), valid)
+
+    def box_logits(self, tokens: Tokens) -> Float[Tensor, "N S 4"]:
+        """The box that each token starts from, in logits; +inf where it may not propose."""
+        return _logits(*_candidates(tokens))
 
     def describe(self, tokens: Tokens) -> Float[Tensor, "N S C"]:
         """Every token with its position, as the proposals would see it: what scoring encoders read.
@@ -121,3 +124,8 @@ def _candidates(tokens: Tokens) -> tuple[Float[Tensor, "N S 4"], Bool[Tensor, "N
     """A box around each token, and whether it may propose."""
     boxes = grid.proposals(tokens)
     return boxes, grid.valid_proposals(boxes, tokens.padding)
+
+
+def _logits(boxes: Float[Tensor, "N S 4"], valid: Bool[Tensor, "N S"]) -> Float[Tensor, "N S 4"]:
+    """Candidate boxes in logits; +inf where a token may not propose."""
+    return torch.log(boxes / (1 - boxes)).masked_fill(~valid[..., None], torch.inf)
