@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from leandetr.checkpoints.keymap import Alias, Drop, Rename, check_fits, fill, to_official, to_ours
+from leandetr.checkpoints.keymap import (
+    Alias,
+    Drop,
+    Fuse,
+    Rename,
+    check_fits,
+    fill,
+    to_official,
+    to_ours,
+)
 from leandetr.checkpoints.official import dino, lite_detr
 from leandetr.errors import CheckpointMismatch
 from leandetr.models.backbones import SwinConfig
@@ -140,6 +149,60 @@ def test_fitting_checks_both_sides():
     check_fits({"a": torch.zeros(2)}, {"a": torch.ones(2)})
     with pytest.raises(CheckpointMismatch, match=r"missing: a; not in the model: b"):
         check_fits({"a": torch.zeros(2)}, {"b": torch.zeros(2)})
+
+
+PARTS = (Fuse(("at.{i}.q.{p}", "at.{i}.k.{p}", "at.{i}.v.{p}"), "layers.{i}.inputs.{p}"),)
+
+
+@given(rows=st.integers(1, 4), width=st.integers(1, 3), layers=st.integers(1, 3))
+def test_parts_are_stacked_in_order_and_come_back_bit_for_bit(rows, width, layers):
+    state = {
+        f"at.{i}.{part}.{name}": torch.randn(rows, *shape)
+        for i in range(layers)
+        for part in "vkq"  # the file's order does not matter
+        for name, shape in (("weight", (width,)), ("bias", ()))
+    }
+    ours = to_ours(state, PARTS).state
+    assert set(ours) == {
+        f"layers.{i}.inputs.{n}" for i in range(layers) for n in ("weight", "bias")
+    }
+    assert torch.equal(ours["layers.0.inputs.bias"][:rows], state["at.0.q.bias"])
+    assert torch.equal(ours["layers.0.inputs.bias"][2 * rows :], state["at.0.v.bias"])
+    back = to_official(ours, PARTS)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_a_part_that_is_missing_is_named():
+    state = {"at.0.q.weight": torch.zeros(1), "at.0.v.weight": torch.zeros(1)}
+    with pytest.raises(
+        CheckpointMismatch,
+        match=r"layers\.0\.inputs\.weight has 3 parts, missing: at\.0\.k\.weight",
+    ):
+        to_ours(state, PARTS)
+
+
+def test_parts_of_different_shapes_are_told():
+    state = {
+        f"at.0.{part}.bias": torch.zeros(size) for part, size in (("q", 2), ("k", 2), ("v", 3))
+    }
+    with pytest.raises(CheckpointMismatch, match=r"differ in shape: \(2,\), \(2,\), \(3,\)"):
+        to_ours(state, PARTS)
+
+
+def test_a_whole_and_its_parts_cannot_both_be_there():
+    state = {f"at.0.{part}.bias": torch.zeros(1) for part in "qkv"}
+    rules = (*PARTS, Rename("at.{i}.qkv.{p}", "layers.{i}.inputs.{p}"))
+    with pytest.raises(CheckpointMismatch, match=r"two official keys fill layers\.0\.inputs\.bias"):
+        to_ours(state | {"at.0.qkv.bias": torch.zeros(3)}, rules)
+
+
+def test_of_two_layouts_the_first_is_written():
+    rules = (*PARTS, Rename("at.{i}.qkv.{p}", "layers.{i}.inputs.{p}"))
+    whole = {"at.0.qkv.bias": torch.arange(6.0)}
+    named = to_official(to_ours(whole, rules).state, rules)
+    assert list(named) == ["at.0.q.bias", "at.0.k.bias", "at.0.v.bias"]
+    assert named["at.0.k.bias"].tolist() == [2.0, 3.0]
 
 
 word = st.text("abc", min_size=1, max_size=3)

@@ -42,7 +42,15 @@ class Drop:
     reason: str
 
 
-Rule = Rename | Alias | Drop
+@dataclass(frozen=True)
+class Fuse:
+    """Several official tensors of one shape are the parts of one of ours, stacked in this order."""
+
+    officials: tuple[str, ...]
+    ours: str
+
+
+Rule = Rename | Alias | Drop | Fuse
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,12 @@ def to_ours(official: Mapping[str, Tensor], rules: Sequence[Rule]) -> Converted:
     """Rename a whole official state dict; the first rule that matches a key decides.
 
     Raises `CheckpointMismatch` for keys that no rule knows, for two keys that claim one parameter,
-    and for an alias whose values differ from what it repeats.
+    for an alias whose values differ from what it repeats, and for a part whose others are missing
+    or of another shape.
     """
     converted = Converted({})
     unknown = []
+    parts: dict[str, list[str]] = {}
     for key, value in official.items():
         rule, name = _first(key, rules)
         match rule:
@@ -72,8 +82,11 @@ def to_ours(official: Mapping[str, Tensor], rules: Sequence[Rule]) -> Converted:
                 _check_alias(official, key, name)
             case Drop(_, reason):
                 converted.dropped[key] = reason
+            case Fuse():
+                parts[name] = _siblings(key, rule)
             case None:
                 unknown.append(key)
+    _stack_parts(official, parts, converted.state)
     if unknown:
         raise CheckpointMismatch(f"{len(unknown)} official keys are not known: {_some(unknown)}")
     return converted
@@ -84,13 +97,12 @@ def to_official(ours: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, 
 
     Raises `CheckpointMismatch` for a parameter that no rule names.
     """
-    renames = [(rule.ours, rule.official) for rule in rules if isinstance(rule, Rename)]
     official: dict[str, Tensor] = {}
     for key, value in ours.items():
-        name = _rename(key, renames)
-        if name is None:
+        named = next(filter(None, (_named(key, value, rule) for rule in rules)), None)
+        if named is None:
             raise CheckpointMismatch(f"no official name for {key}")
-        official[name] = value
+        official |= named
     repeats = [(rule.of, rule.official) for rule in rules if isinstance(rule, Alias)]
     for source, copy in repeats:
         for key in list(official):
@@ -140,9 +152,48 @@ def _first(key: str, rules: Iterable[Rule]) -> tuple[Rule | None, str]:
                 name = _rename(key, [(official, of)])
             case Drop(official, _):
                 name = _rename(key, [(official, "")])
+            case Fuse(officials, ours):
+                name = _rename(key, [(official, ours) for official in officials])
         if name is not None:
             return rule, name
     return None, ""
+
+
+def _named(key: str, value: Tensor, rule: Rule) -> dict[str, Tensor]:
+    """Our tensor under the official names that a rule gives it; empty if it gives none."""
+    match rule:
+        case Rename(official, ours):
+            name = _rename(key, [(ours, official)])
+            return {} if name is None else {name: value}
+        case Fuse(officials, ours) if _rename(key, [(ours, "")]) is not None:
+            parts = value.chunk(len(officials))
+            names = [str(_rename(key, [(ours, official)])) for official in officials]
+            return {name: part.clone() for name, part in zip(names, parts, strict=True)}
+    return {}
+
+
+def _siblings(key: str, rule: Fuse) -> list[str]:
+    """All official keys that go where `key` goes, in order."""
+    mine = [official for official in rule.officials if _rename(key, [(official, "")]) is not None]
+    return [str(_rename(key, [(mine[0], official)])) for official in rule.officials]
+
+
+def _stack_parts(
+    official: Mapping[str, Tensor], parts: Mapping[str, Sequence[str]], state: dict[str, Tensor]
+) -> None:
+    """Add each of our parameters that is made of several official keys."""
+    for name, keys in parts.items():
+        if name in state:
+            raise CheckpointMismatch(f"two official keys fill {name}; one is {keys[0]}")
+        missing = [key for key in keys if key not in official]
+        if missing:
+            raise CheckpointMismatch(f"{name} has {len(keys)} parts, missing: {_some(missing)}")
+        shapes = [tuple(official[key].shape) for key in keys]
+        if len(set(shapes)) > 1:
+            raise CheckpointMismatch(
+                f"the parts of {name} differ in shape: {', '.join(map(str, shapes))}"
+            )
+        state[name] = torch.cat([official[key] for key in keys])
 
 
 def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:
