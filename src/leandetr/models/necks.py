@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from leandetr.registry import Registry, at_least_one
 from leandetr.types import FeatureMaps, Images, Tokens
 
 necks = Registry("neck")
+
+DETR_TEMPERATURE = 10000.0
+"""Temperature of DETR's position embedding (facebookresearch/detr:models/position_encoding.py)."""
 
 NORM_GROUPS = 32
 """Groups of the norm after each projection (Deformable DETR), of two channels at least.
@@ -74,11 +78,7 @@ class ChannelMapper(nn.Module):
                 f"expected at least {len(channels)} levels, as many as the backbone's outputs; "
                 f"got {levels}; type neck.levels={len(channels)} or drop backbone outputs"
             )
-        if dim % 4:
-            raise RecipeError(
-                "expected a dim that is a multiple of 4 (sines and cosines of rows and columns); "
-                f"got {dim}; type dim={dim + -dim % 4}"
-            )
+        _check_waves(dim)
         extra = levels - len(channels)
         inputs = [channels[-1], *[dim] * (extra - 1)] if extra else []
         self.project = nn.ModuleList(_projection(width, dim, size=1) for width in channels)
@@ -97,27 +97,80 @@ class ChannelMapper(nn.Module):
             coarse = layer(coarse)
             maps.append(coarse)
             padding.append(shrink(images.padding, coarse))
-        return self._tokens(maps, padding)
-
-    def _tokens(self, maps: list[Tensor], padding: list[Tensor]) -> Tokens:
         position = [
-            sine_grid(
-                hole,
-                x.shape[1],
-                temperature=self.temperature,
-                offset=self.offset,
-                dtype=x.dtype,
-            ).flatten(1, 2)
-            + embedding
+            _waves(hole, x, temperature=self.temperature, offset=self.offset) + embedding
             for x, hole, embedding in zip(maps, padding, self.level_embedding, strict=True)
         ]
-        return Tokens(
-            features=torch.cat([rearrange(x, "N C H W -> N (H W) C") for x in maps], dim=1),
-            position=torch.cat(position, dim=1),
-            padding=torch.cat([hole.flatten(1) for hole in padding], dim=1),
-            valid_ratios=torch.stack([valid_ratio(hole, maps[0].dtype) for hole in padding], 1),
-            shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
+        return _roll(maps, position, padding)
+
+
+@necks.register("single-level")
+@dataclass(frozen=True)
+class SingleLevelConfig:
+    """DETR and Conditional DETR: the only map of the backbone through a 1x1 convolution."""
+
+    levels: ClassVar[int] = 1
+
+    def build(self, dim: int, channels: Sequence[int]) -> nn.Module:
+        """The neck for a backbone with one map."""
+        if len(channels) != 1:
+            raise RecipeError(
+                f"expected one map of the backbone, got {len(channels)}; "
+                "type backbone.outputs=[3] for the last one, or neck=channel-mapper"
+            )
+        return SingleLevel(dim, channels[0])
+
+
+class SingleLevel(nn.Module):
+    """Projects one map to `dim` channels, without a norm; positions are plain sines."""
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        _check_waves(dim)
+        self.project = nn.Conv2d(channels, dim, 1)
+
+    def forward(self, features: FeatureMaps, images: Images) -> Tokens:
+        """The cells of the map as tokens."""
+        x, hole = self.project(features.maps[0]), features.padding[0]
+        position = _waves(hole, x, temperature=DETR_TEMPERATURE, offset=0.0)
+        return _roll([x], [position], [hole])
+
+
+def _check_waves(dim: int) -> None:
+    """Raise `RecipeError` unless the width can hold sines and cosines of rows and columns."""
+    if dim % 4:
+        raise RecipeError(
+            "expected a dim that is a multiple of 4 (sines and cosines of rows and columns); "
+            f"got {dim}; type dim={dim + -dim % 4}"
         )
+
+
+def _waves(
+    padding: Bool[Tensor, "N H W"],
+    like: Float[Tensor, "N C H W"],
+    *,
+    temperature: float,
+    offset: float,
+) -> Float[Tensor, "N HW C"]:
+    """The sine embedding of every cell of a map."""
+    channels = like.shape[1]
+    grid = sine_grid(padding, channels, temperature=temperature, offset=offset, dtype=like.dtype)
+    return grid.flatten(1, 2)
+
+
+def _roll(
+    maps: Sequence[Float[Tensor, "N C _ _"]],
+    position: Sequence[Float[Tensor, "N _ C"]],
+    padding: Sequence[Bool[Tensor, "N _ _"]],
+) -> Tokens:
+    """The cells of all maps in one row."""
+    return Tokens(
+        features=torch.cat([rearrange(x, "N C H W -> N (H W) C") for x in maps], dim=1),
+        position=torch.cat(list(position), dim=1),
+        padding=torch.cat([hole.flatten(1) for hole in padding], dim=1),
+        valid_ratios=torch.stack([valid_ratio(hole, maps[0].dtype) for hole in padding], 1),
+        shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
+    )
 
 
 def shrink(padding: Bool[Tensor, "N H W"], like: Float[Tensor, "N C h w"]) -> Bool[Tensor, "N h w"]:

@@ -39,15 +39,30 @@ class Attention(nn.Module):
         weights = self.inputs.weight.chunk(3)
         biases = self.inputs.bias.chunk(3)
         asked, keys, values = (
-            rearrange(F.linear(x, weight, bias), "N Q (M D) -> N M Q D", M=self.heads)
+            split_heads(F.linear(x, weight, bias), self.heads)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         seen = visible(hidden, padding)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            asked, keys, values, attn_mask=seen, dropout_p=dropout
-        )
-        return self.output(rearrange(mixed, "N M Q D -> N Q (M D)"))
+        return self.output(mix(asked, keys, values, seen=seen, dropout=dropout))
+
+
+def split_heads(x: Float[Tensor, "N Q C"], heads: int) -> Float[Tensor, "N M Q D"]:
+    """The share of each head."""
+    return rearrange(x, "N Q (M D) -> N M Q D", M=heads)
+
+
+def mix(
+    query: Float[Tensor, "N M Q D"],
+    key: Float[Tensor, "N M S D"],
+    value: Float[Tensor, "N M S E"],
+    *,
+    seen: Bool[Tensor, "..."] | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "N Q ME"]:
+    """Each query's mean of values, heads put together again; see `visible` for `seen`."""
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
+    return rearrange(mixed, "N M Q E -> N Q (M E)")
 
 
 def visible(

@@ -6,10 +6,16 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them; `depth` of them, `hidden` wide inside."""
+    """Linear layers with ReLU between them; `depth` of them, `hidden` wide inside.
 
-    def __init__(self, inputs: int, outputs: int, *, hidden: int, depth: int) -> None:
+    `dropout` falls on what comes out of every ReLU.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, hidden: int, depth: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         widths = [inputs, *[hidden] * (depth - 1), outputs]
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
@@ -18,7 +24,7 @@ class MLP(nn.Module):
         """Apply all layers; no activation after the last."""
         *inner, last = self.layers
         for layer in inner:
-            x = F.relu(layer(x))
+            x = F.dropout(F.relu(layer(x)), self.dropout, self.training)
         return last(x)
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from leandetr.models.decoders.base import decoders, placed
+from leandetr.errors import RecipeError
+from leandetr.models.decoders.base import decoders
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn.attention import Attention
@@ -73,9 +74,7 @@ class DetrLayer(nn.Module):
 
         def look(x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
             keys = tokens.features + tokens.position
-            return self.cross_attention(
-                x + position, keys, tokens.features, padding=tokens.padding
-            )
+            return self.cross_attention(x + position, keys, tokens.features, padding=tokens.padding)
 
         content = self.look(self.talk(content, talk), look)
         return self.refine(content, self.feed_forward)
@@ -85,8 +84,8 @@ class DetrDecoder(nn.Module):
     """One norm serves the answers of all layers; boxes have no reference, the heads place them.
 
     The content of DETR's queries starts at zero, so that all values of the first self-attention
-    are its bias: whom a query listens to there makes no difference, and the query and key
-    projections of that attention get no gradient in the post-norm model.
+    are alike: whom a query listens to there makes no difference, and the query and key projections
+    of that attention get no gradient.
     """
 
     def __init__(self, dim: int, layers: list[DetrLayer]) -> None:
@@ -98,10 +97,11 @@ class DetrDecoder(nn.Module):
         self, queries: Queries, tokens: Tokens, heads: PredictionHeads, *, watch: bool = False
     ) -> Decoded:
         """One prediction a layer, the last is the answer; boxes in single precision."""
-        content, position = queries.content, placed(queries, "detr")
-        predictions = []
+        if queries.position is None:
+            raise RecipeError("the detr decoder needs queries with positions; type queries=learned")
+        content, predictions = queries.content, []
         for index, layer in enumerate(self.layers):
-            content = layer(content, position, tokens=tokens, hidden=queries.hidden)
+            content = layer(content, queries.position, tokens=tokens, hidden=queries.hidden)
             normed = self.norm(content)
             boxes = heads.shift(index, normed).float().sigmoid()
             predictions.append(Prediction(heads.logits(index, normed), boxes))

@@ -7,7 +7,15 @@ Another package registers its own and names the module under the entry points `l
 """
 
 from leandetr.models.dims import Dims
-from leandetr.models.encoders import deformable, lite, sparse
+from leandetr.models.encoders import deformable, dense, lite, sparse
 from leandetr.models.encoders.base import Encoder, encoders
 
-__all__ = ["Dims", "Encoder", "deformable", "encoders", "lite", "sparse"]
+__all__ = [
+    "Dims",
+    "Encoder",
+    "deformable",
+    "dense",
+    "encoders",
+    "lite",
+    "sparse",
+]

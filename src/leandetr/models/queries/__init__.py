@@ -1,6 +1,6 @@
 """Where queries come from, and the groups that are added in training only."""
 
-from leandetr.models.queries import denoising, hybrid, mixed, points, two_stage
+from leandetr.models.queries import denoising, hybrid, learned, mixed, points, two_stage
 from leandetr.models.queries.base import QuerySource, TrainingGroup, groups, sources
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "denoising",
     "groups",
     "hybrid",
+    "learned",
     "mixed",
     "points",
     "sources",
