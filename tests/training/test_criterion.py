@@ -3,9 +3,16 @@ import torch
 from torch.testing import assert_close
 
 from golden_data import Case, cases, load_case
-from leandetr.training.criterion import Criterion
-from leandetr.training.matcher import Matcher, PaddedTargets
-from leandetr.types import Group, Known, Match, Outputs, Prediction, Target
+from leandetr.training.classification import SigmoidFocal
+from leandetr.training.criterion import Criterion, Weights
+from leandetr.training.matcher import Matcher, PaddedTargets, Problem
+from leandetr.types import Group, Known, Match, Outputs, Prediction, Proposed, Target
+
+
+def criterion() -> Criterion:
+    """DINO's."""
+    return Criterion(Matcher(SigmoidFocal()), SigmoidFocal(), weights=Weights())
+
 
 TERMS = {"ce": "labels", "bbox": "boxes", "giou": "giou"}
 
@@ -44,7 +51,7 @@ def outputs_of(leaves: dict[str, torch.Tensor], known: Known | None) -> Outputs:
         boxes = torch.cat((boxes, leaves["dn_boxes"]), 2)
         groups += (Group("denoising", groups[0].stop, logits.shape[2], known),)
     layers = tuple(Prediction(*pair) for pair in zip(logits, boxes, strict=True))
-    return Outputs(layers, Prediction(leaves["interm_logits"], leaves["interm_boxes"]), groups)
+    return Outputs(layers, Proposed(leaves["interm_logits"], leaves["interm_boxes"]), groups)
 
 
 def official_name(name: str, layers: int) -> str:
@@ -61,7 +68,7 @@ def official_name(name: str, layers: int) -> str:
 def test_losses_and_gradients_are_dinos(name: str) -> None:
     case = load_case(name)
     leaves = leaves_of(case)
-    losses = Criterion(Matcher())(outputs_of(leaves, known_of(case)), targets_of(case))
+    losses = criterion()(outputs_of(leaves, known_of(case)), targets_of(case))
     layers = len(leaves["pred_logits"])
     ours = {official_name(term.name, layers): term for term in losses.terms}
     weighted = set(case.meta["weight_dict"]) & set(case.meta["losses"])
@@ -90,8 +97,10 @@ def test_losses_and_gradients_are_dinos(name: str) -> None:
 def test_matches_are_dinos(name: str) -> None:
     case = load_case(name)
     outputs = outputs_of(leaves_of(case), None)
-    main, proposals = Matcher()(
-        [(outputs.layers, 1), ((outputs.proposals,), 1)], PaddedTargets.of(targets_of(case))
+    targets = PaddedTargets.of(targets_of(case))
+    assert outputs.proposals is not None
+    main, proposals = Matcher(SigmoidFocal())(
+        [Problem(outputs.layers, targets), Problem((outputs.proposals,), targets)]
     )
     names = [f"layer_{index}" for index in range(len(outputs.layers) - 1)] + ["final"]
     rows = list(zip(names, main.query, main.target, strict=True))
@@ -103,48 +112,6 @@ def test_matches_are_dinos(name: str) -> None:
             assert torch.equal(found, case.tensors[f"match_{row}_{image}"]), (row, image)
 
 
-@pytest.mark.golden
-@pytest.mark.parametrize("name", cases("deformable_detr/loss*", "h_deformable_detr/loss*"))
-def test_losses_without_epsilon_and_one_to_many(name: str) -> None:
-    case = load_case(name)
-    stored, many = case.tensors, "one2many.pred_logits" in case.tensors
-    aux = sum(key.startswith("aux_") and key.endswith("logits") for key in stored)
-    prefixes = [*(f"aux_{index}." for index in range(aux)), ""]
-    logits, boxes = (
-        [
-            torch.cat([stored[f"{part}{end}"] for part in _parts(prefix, many)], 1)
-            for prefix in prefixes
-        ]
-        for end in ("pred_logits", "pred_boxes")
-    )
-    main = stored["pred_logits"].shape[1]
-    groups = (Group("main", 0, main, Match()),)
-    if many:
-        repeat = case.meta["args"]["k_one2many"]
-        groups += (Group("many", main, logits[0].shape[1], Match(repeat)),)
-    layers = tuple(Prediction(*pair) for pair in zip(logits, boxes, strict=True))
-    images = sum(key.startswith("target_labels_") for key in stored)
-    targets = [
-        Target(stored[f"target_labels_{n}"], stored[f"target_boxes_{n}"]) for n in range(images)
-    ]
-    criterion = Criterion(Matcher(giou_eps=0.0), giou_eps=0.0)
-    for term in criterion(Outputs(layers, None, groups), targets).terms:
-        kind, group, layer = term.name.split("/")
-        official = next(key for key, ours in TERMS.items() if ours == kind)
-        number = f"_{layer}" if int(layer) < aux else ""
-        key = f"loss_{official}{number}{'_one2many' if group == 'many' else ''}"
-        weight = case.meta["args"]["lambda_one2many"] if group == "many" else 1.0
-        expected = torch.tensor(case.meta["losses"][key])
-        assert_close(term.value * weight, expected, rtol=1e-5, atol=1e-6)
-
-
-def _parts(prefix: str, many: bool) -> list[str]:
-    """Names under which a layer's predictions are stored: main queries, then one-to-many ones."""
-    if not many:
-        return [prefix]
-    return [prefix, f"one2many_{prefix}" if prefix else "one2many."]
-
-
 def outputs(counts: tuple[int, ...], *, queries: int = 6, layers: int = 2) -> Outputs:
     """Random predictions of leaf tensors, with proposals."""
 
@@ -154,7 +121,12 @@ def outputs(counts: tuple[int, ...], *, queries: int = 6, layers: int = 2) -> Ou
         return Prediction(logits, boxes)
 
     groups = (Group("main", 0, queries, Match()),)
-    return Outputs(tuple(prediction() for _ in range(layers)), prediction(), groups)
+    proposed = prediction()
+    return Outputs(
+        tuple(prediction() for _ in range(layers)),
+        Proposed(proposed.logits, proposed.boxes),
+        groups,
+    )
 
 
 def random_targets(counts: tuple[int, ...]) -> list[Target]:
@@ -167,17 +139,17 @@ def test_permuting_the_batch_changes_no_term() -> None:
     order = [2, 3, 0, 1]
     layers = tuple(Prediction(one.logits[order], one.boxes[order]) for one in made.layers)
     assert made.proposals is not None
-    proposals = Prediction(made.proposals.logits[order], made.proposals.boxes[order])
-    criterion = Criterion(Matcher())
-    before = criterion(made, targets)
-    after = criterion(Outputs(layers, proposals, made.groups), [targets[index] for index in order])
+    proposals = Proposed(made.proposals.logits[order], made.proposals.boxes[order])
+    judge = criterion()
+    before = judge(made, targets)
+    after = judge(Outputs(layers, proposals, made.groups), [targets[index] for index in order])
     assert before.names == after.names
     assert_close(before.values, after.values)
 
 
 def test_a_batch_without_boxes_reaches_every_prediction() -> None:
     made = outputs((0, 0))
-    losses = Criterion(Matcher())(made, random_targets((0, 0)))
+    losses = criterion()(made, random_targets((0, 0)))
     assert losses.first_bad() is None
     losses.total.backward()
     assert made.proposals is not None
@@ -193,7 +165,7 @@ def test_an_empty_denoising_group_costs_nothing() -> None:
     made = outputs((0,))
     known = Known(torch.zeros(1, 0, dtype=torch.long), 1)
     groups = (*made.groups, Group("denoising", 6, 6, known))
-    losses = Criterion(Matcher())(Outputs(made.layers, None, groups), random_targets((0,)))
+    losses = criterion()(Outputs(made.layers, None, groups), random_targets((0,)))
     assert {float(t.value.detach()) for t in losses.terms if "denoising" in t.name} == {0.0}
 
 
@@ -201,12 +173,12 @@ def test_a_broken_prediction_is_named() -> None:
     made = outputs((2,))
     with torch.no_grad():
         made.layers[1].logits[0, 0, 0] = float("nan")
-    assert Criterion(Matcher())(made, random_targets((2,))).first_bad() == "labels/main/1"
+    assert criterion()(made, random_targets((2,))).first_bad() == "labels/main/1"
 
 
 def test_losses_are_in_full_precision_under_autocast() -> None:
     made, targets = outputs((2, 1)), random_targets((2, 1))
-    expected = Criterion(Matcher())(made, targets).total
+    expected = criterion()(made, targets).total
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = Criterion(Matcher())(made, targets).total
+        found = criterion()(made, targets).total
     assert torch.equal(found, expected)

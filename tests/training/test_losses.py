@@ -1,7 +1,7 @@
 import torch
 from torch.testing import assert_close
 
-from leandetr.training.losses import box_loss, focal_loss, giou_loss, one_hot_at
+from leandetr.training.losses import box_loss, focal_loss, giou_loss
 
 
 def test_focal_loss_is_the_formula_of_the_paper() -> None:
@@ -36,10 +36,3 @@ def test_a_box_without_area_has_a_finite_gradient() -> None:
     giou_loss(box, torch.tensor([[[0.5, 0.5, 0.2, 0.2]]])).sum().backward()
     assert box.grad is not None
     assert box.grad.isfinite().all()
-
-
-def test_one_hot_marks_each_pair_in_its_layer() -> None:
-    like = torch.zeros(2, 1, 3, 2)
-    query = torch.tensor([[0, 2], [1, 2]])
-    ones = one_hot_at(like, torch.tensor([0, 0]), query, torch.tensor([[1, 0], [1, 1]]))
-    assert ones.nonzero().tolist() == [[0, 0, 0, 1], [0, 0, 2, 0], [1, 0, 1, 1], [1, 0, 2, 1]]

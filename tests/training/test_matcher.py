@@ -3,7 +3,8 @@ from itertools import permutations
 import pytest
 import torch
 
-from leandetr.training.matcher import UNMATCHABLE, Matcher, PaddedTargets
+from leandetr.training.classification import SigmoidFocal
+from leandetr.training.matcher import UNMATCHABLE, Matcher, PaddedTargets, Problem
 from leandetr.types import Prediction, Target
 
 
@@ -41,8 +42,8 @@ def best_by_trying(cost: torch.Tensor) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_no_other_pairing_costs_less(seed: int) -> None:
     layers, targets = problem((3, 0, 2), seed=seed)
-    matcher = Matcher()
-    (pairs,) = matcher([(layers, 1)], targets)
+    matcher = Matcher(SigmoidFocal())
+    (pairs,) = matcher([Problem(layers, targets)])
     cost = matcher.cost(layers, targets)
     for layer in range(len(layers)):
         for image, count in enumerate(targets.counts):
@@ -56,7 +57,7 @@ def test_no_other_pairing_costs_less(seed: int) -> None:
 
 def test_each_target_is_used_as_often_as_asked() -> None:
     layers, targets = problem((2, 1), queries=7)
-    (pairs,) = Matcher()([(layers, 3)], targets)
+    (pairs,) = Matcher(SigmoidFocal())([Problem(layers, targets, 3)])
     first, second = (pairs.target[0, pairs.image == image].tolist() for image in (0, 1))
     assert sorted(first) == [0, 0, 0, 1, 1, 1]
     assert second == [0, 0, 0]
@@ -64,7 +65,7 @@ def test_each_target_is_used_as_often_as_asked() -> None:
 
 def test_more_boxes_than_queries_give_every_query_a_box() -> None:
     layers, targets = problem((8, 2), queries=5)
-    (pairs,) = Matcher()([(layers, 1)], targets)
+    (pairs,) = Matcher(SigmoidFocal())([Problem(layers, targets)])
     assert pairs.query[0, pairs.image == 0].tolist() == [0, 1, 2, 3, 4]
     assert len(set(pairs.target[0, pairs.image == 0].tolist())) == 5
     assert pairs.target[0, pairs.image == 1].sort().values.tolist() == [0, 1]
@@ -72,7 +73,7 @@ def test_more_boxes_than_queries_give_every_query_a_box() -> None:
 
 def test_no_boxes_give_no_pairs() -> None:
     layers, targets = problem((0, 0))
-    (pairs,) = Matcher()([(layers, 1)], targets)
+    (pairs,) = Matcher(SigmoidFocal())([Problem(layers, targets)])
     assert pairs.image.shape == (0,)
     assert pairs.query.shape == pairs.target.shape == (2, 0)
 
@@ -81,9 +82,9 @@ def test_no_boxes_give_no_pairs() -> None:
 def test_a_broken_prediction_is_matched_last(bad: float) -> None:
     layers, targets = problem((2,), queries=3, layers=1)
     layers[0].boxes[0, 0] = bad
-    matcher = Matcher()
+    matcher = Matcher(SigmoidFocal())
     assert (matcher.cost(layers, targets)[0, 0, 0] == UNMATCHABLE).all()
-    (pairs,) = matcher([(layers, 1)], targets)
+    (pairs,) = matcher([Problem(layers, targets)])
     assert pairs.query[0].tolist() == [1, 2]
 
 
@@ -92,7 +93,7 @@ def test_costs_leave_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
     copies = []
     original = torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: (copies.append(1), original(self))[1])
-    Matcher()([(layers, 1), (layers[:1], 2)], targets)
+    Matcher(SigmoidFocal())([Problem(layers, targets), Problem(layers[:1], targets, 2)])
     assert len(copies) == 1
 
 
@@ -101,6 +102,6 @@ def test_half_precision_matches_like_full() -> None:
     rounded = tuple(Prediction(one.logits.bfloat16(), one.boxes.bfloat16()) for one in layers)
     again = tuple(Prediction(one.logits.float(), one.boxes.float()) for one in rounded)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cost = Matcher().cost(rounded, targets)
+        cost = Matcher(SigmoidFocal()).cost(rounded, targets)
     assert cost.dtype == torch.float32
-    assert torch.equal(cost, Matcher().cost(again, targets))
+    assert torch.equal(cost, Matcher(SigmoidFocal()).cost(again, targets))

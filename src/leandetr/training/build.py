@@ -8,7 +8,8 @@ import torch
 
 from leandetr.models.detector import Detector
 from leandetr.recipes.recipe import Recipe
-from leandetr.training.criterion import Criterion
+from leandetr.training.classification import Classification, SigmoidFocal, SoftmaxEntropy
+from leandetr.training.criterion import Criterion, Weights
 from leandetr.training.ema import build_ema
 from leandetr.training.matcher import Matcher
 from leandetr.training.optim import build_optimiser, build_schedule
@@ -29,23 +30,30 @@ def build_accelerator() -> "Accelerator":
 def build_criterion(recipe: Recipe) -> Criterion:
     """The criterion and matcher for the detector of a recipe."""
     how = recipe.train.criterion
+    classification = _classification(recipe)
     matcher = Matcher(
+        classification,
         class_cost=how.class_cost,
         box_cost=how.box_cost,
         giou_cost=how.giou_cost,
-        alpha=how.alpha,
-        gamma=how.gamma,
         giou_eps=how.giou_eps,
     )
-    return Criterion(
-        matcher,
-        class_weight=how.class_weight,
-        box_weight=how.box_weight,
-        giou_weight=how.giou_weight,
-        alpha=how.alpha,
-        gamma=how.gamma,
-        giou_eps=how.giou_eps,
+    weights = Weights(
+        labels=how.class_weight,
+        boxes=how.box_weight,
+        giou=how.giou_weight,
+        salience=how.salience_weight,
+        encoder=how.encoder_weight,
     )
+    return Criterion(matcher, classification, weights=weights, giou_eps=how.giou_eps)
+
+
+def _classification(recipe: Recipe) -> Classification:
+    """How class logits are judged: by a softmax where the model has a class for nothing."""
+    how = recipe.train.criterion
+    if recipe.model.background:
+        return SoftmaxEntropy(background=how.background_weight)
+    return SigmoidFocal(alpha=how.alpha, gamma=how.gamma)
 
 
 def build_parts(

@@ -1,8 +1,8 @@
 """What a batch of outputs costs: match, compare, weigh, add.
 
-Every decoder layer is supervised, group by group, and so are the encoder's proposals. A group
-says itself how its queries find their targets (`types.Match`, `types.Known`); nothing here
-knows denoising or one-to-many matching by name.
+Every decoder layer is supervised, group by group, and so are the encoder's proposals, its own
+heads and its scores, where it has them. A group says itself how its queries find their targets
+(`types.Match`, `types.Known`); nothing here knows denoising or one-to-many matching by name.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leandetr.training.losses import box_loss, focal_loss, giou_loss, one_hot_at
-from leandetr.training.matcher import Matcher, PaddedTargets, Pairs, stack_layers
-from leandetr.types import Group, Known, Match, Outputs, Prediction, Target
+from leandetr.training.classification import BACKGROUND, Classification
+from leandetr.training.losses import box_loss, giou_loss
+from leandetr.training.matcher import Matcher, PaddedTargets, Pairs, Problem, stack_layers
+from leandetr.training.salience import salience_loss
+from leandetr.types import Known, Match, Outputs, Prediction, Target
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,28 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """Layers that share queries and a way to be assigned; `layered` adds the layer to names."""
+class Weights:
+    """What the terms count; `encoder` multiplies all terms of an encoder's own heads."""
 
-    name: str
+    labels: float = 1.0
+    boxes: float = 5.0
+    giou: float = 2.0
+    salience: float = 1.0
+    encoder: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Predictions over the same queries, each with a name, and how all find their targets.
+
+    `weight` multiplies every term.
+    """
+
+    names: tuple[str, ...]
     layers: tuple[Prediction, ...]
+    targets: PaddedTargets
     assign: Match | Known
-    layered: bool = True
+    weight: float = 1.0
 
     def normaliser(self, held: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """What sums are divided by when the batch holds `held` boxes.
@@ -69,29 +86,24 @@ class _Task:
 
 
 class Criterion:
-    """Outputs and targets to losses, numerically those of IDEA-Research/DINO:models/dino/dino.py.
+    """Outputs and targets to losses, numerically those of each paper's official SetCriterion.
 
     Sums are divided by the number of boxes in the batch, averaged over processes, at least 1;
-    in a group that may use each target several times, by that many times more.
+    in a group that may use each target several times, by that many times more. `matcher` and
+    `classification` must mean the same kind of logits.
     """
 
     def __init__(
         self,
         matcher: Matcher,
+        classification: Classification,
         *,
-        class_weight: float = 1.0,
-        box_weight: float = 5.0,
-        giou_weight: float = 2.0,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
+        weights: Weights,
         giou_eps: float = 1e-6,
     ) -> None:
         self.matcher = matcher
-        self.class_weight = class_weight
-        self.box_weight = box_weight
-        self.giou_weight = giou_weight
-        self.alpha = alpha
-        self.gamma = gamma
+        self.classification = classification
+        self.weights = weights
         self.giou_eps = giou_eps
 
     def __call__(self, outputs: Outputs, targets: Sequence[Target]) -> Losses:
@@ -103,19 +115,29 @@ class Criterion:
         with torch.autocast(outputs.layers[0].boxes.device.type, enabled=False):
             padded = PaddedTargets.of(targets)
             held = average_boxes(padded)
-            tasks = _tasks(outputs)
+            tasks = _tasks(outputs, padded, self.weights.encoder)
             total, terms = torch.zeros((), device=padded.boxes.device), []
-            for task, pairs in zip(tasks, self._assign(tasks, padded), strict=True):
-                for name, values, weight in self._compare(task, pairs, padded, held):
+            for task, pairs in zip(tasks, self._assign(tasks), strict=True):
+                for kind, values, weight in self._compare(task, pairs, held):
                     total = total + weight * values.sum()
-                    terms += _terms(name, task, values, weight)
+                    terms += _named(kind, task, values, weight)
+            if outputs.salience is not None:
+                terms.append(
+                    LossTerm("salience", salience_loss(outputs, padded), self.weights.salience)
+                )
+                total = total + terms[-1].weight * terms[-1].value
         return Losses(total, tuple(terms))
 
-    def _assign(self, tasks: Sequence[_Task], targets: PaddedTargets) -> list[Pairs]:
+    def _assign(self, tasks: Sequence[_Task]) -> list[Pairs]:
         """The pairs of every task, with one copy from the device for all that need matching."""
-        matched = [task for task in tasks if isinstance(task.assign, Match)]
         solved = iter(
-            self.matcher([(task.layers, task.assign.repeat) for task in matched], targets)
+            self.matcher(
+                [
+                    Problem(task.layers, task.targets, task.assign.repeat)
+                    for task in tasks
+                    if isinstance(task.assign, Match)
+                ]
+            )
         )
         return [
             known_pairs(task.assign.targets, len(task.layers))
@@ -125,21 +147,22 @@ class Criterion:
         ]
 
     def _compare(
-        self, task: _Task, pairs: Pairs, targets: PaddedTargets, held: Float[Tensor, ""]
+        self, task: _Task, pairs: Pairs, held: Float[Tensor, ""]
     ) -> list[tuple[str, Float[Tensor, " Y"], float]]:
-        """Name, value per layer and weight of each term of a task."""
+        """Kind, value per layer and weight of each term of a task."""
         logits, predicted = stack_layers(task.layers)
         layer = torch.arange(len(logits), device=logits.device)[:, None]
-        label = targets.labels[pairs.image, pairs.target]
-        positive = one_hot_at(logits, pairs.image, pairs.query, label)
         found = predicted[layer, pairs.image, pairs.query]  # Y P 4
-        wanted = targets.boxes[pairs.image, pairs.target]
-        boxes = task.normaliser(held)
-        labels = focal_loss(logits, positive, alpha=self.alpha, gamma=self.gamma)
+        wanted = task.targets.boxes[pairs.image, pairs.target]
+        classes = torch.full(logits.shape[:3], BACKGROUND, device=logits.device)
+        classes[layer, pairs.image, pairs.query] = task.targets.labels[pairs.image, pairs.target]
+        boxes, weights = task.normaliser(held), self.weights
+        labels = self.classification.loss(logits, classes, boxes)
+        overlap = giou_loss(found, wanted, eps=self.giou_eps) / boxes
         return [
-            ("labels", labels / boxes, self.class_weight),
-            ("boxes", box_loss(found, wanted) / boxes, self.box_weight),
-            ("giou", giou_loss(found, wanted, eps=self.giou_eps) / boxes, self.giou_weight),
+            ("labels", labels, weights.labels * task.weight),
+            ("boxes", box_loss(found, wanted) / boxes, weights.boxes * task.weight),
+            ("giou", overlap, weights.giou * task.weight),
         ]
 
 
@@ -159,22 +182,27 @@ def known_pairs(assigned: Int[Tensor, "N G"], layers: int) -> Pairs:
     return Pairs(image, query.expand(layers, -1), target.expand(layers, -1))
 
 
-def _tasks(outputs: Outputs) -> list[_Task]:
-    """Every group over all layers, then the proposals."""
-    tasks = [_group_task(outputs.layers, group) for group in outputs.groups]
+def _tasks(outputs: Outputs, targets: PaddedTargets, encoder_weight: float) -> list[_Task]:
+    """Every group over all decoder layers, then the proposals, then the encoder's own heads.
+
+    Layers of an encoder are a task each, since they may hold different numbers of tokens.
+    """
+    tasks = []
+    for group in outputs.groups:
+        layers = tuple(layer.slice(group.start, group.stop) for layer in outputs.layers)
+        names = tuple(f"{group.name}/{index}" for index in range(len(layers)))
+        tasks.append(_Task(names, layers, targets, group.assign, group.weight))
     if outputs.proposals is not None:
-        tasks.append(_Task("proposals", (outputs.proposals,), Match(), layered=False))
+        wanted = targets.agnostic() if outputs.proposals.agnostic else targets
+        tasks.append(_Task(("proposals",), (outputs.proposals,), wanted, Match()))
+    for index, layer in enumerate(outputs.encoder_layers):
+        tasks.append(_Task((f"encoder/{index}",), (layer,), targets, Match(), encoder_weight))
     return tasks
 
 
-def _group_task(layers: Sequence[Prediction], group: Group) -> _Task:
-    sliced = tuple(layer.slice(group.start, group.stop) for layer in layers)
-    return _Task(group.name, sliced, group.assign)
-
-
-def _terms(name: str, task: _Task, values: Float[Tensor, " Y"], weight: float) -> list[LossTerm]:
-    ends = [f"/{index}" if task.layered else "" for index in range(len(task.layers))]
+def _named(kind: str, task: _Task, values: Float[Tensor, " Y"], weight: float) -> list[LossTerm]:
+    """One term a layer."""
     return [
-        LossTerm(f"{name}/{task.name}{end}", value, weight)
-        for end, value in zip(ends, values.unbind(), strict=True)
+        LossTerm(f"{kind}/{name}", value, weight)
+        for name, value in zip(task.names, values.unbind(), strict=True)
     ]

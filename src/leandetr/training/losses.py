@@ -1,6 +1,5 @@
 """The loss terms of the family: sums over everything but layers; dividing is left to others."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -38,16 +37,3 @@ def giou_loss(
     """1 - GIoU of matched cxcywh boxes, summed over pairs."""
     overlap = giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted), eps)
     return (1 - overlap).sum(1)
-
-
-def one_hot_at(
-    like: Float[Tensor, "Y N Q K"],
-    image: Tensor,
-    query: Tensor,
-    label: Tensor,
-) -> Float[Tensor, "Y N Q K"]:
-    """Ones at (layer, image, query, label) of every pair, zeros elsewhere."""
-    layer = torch.arange(len(like), device=like.device)[:, None]
-    positive = torch.zeros_like(like)
-    positive[layer, image, query, label] = 1
-    return positive

@@ -5,7 +5,7 @@ once; only scipy's solver sees single images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from leandetr.boxes import cxcywh_to_xyxy, giou
+from leandetr.training.classification import Classification
 from leandetr.types import Prediction, Target
 
 UNMATCHABLE = 1e6
@@ -44,6 +45,10 @@ class PaddedTargets:
         real = torch.arange(labels.shape[1], device=labels.device) < counted[:, None]
         return PaddedTargets(labels, boxes, real, counts)
 
+    def agnostic(self) -> "PaddedTargets":
+        """The same boxes, all of class 0."""
+        return replace(self, labels=torch.zeros_like(self.labels))
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -58,6 +63,15 @@ class Pairs:
     target: Int[Tensor, "Y P"]
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Layers over the same queries, and how often each target may be used in each of them."""
+
+    layers: Sequence[Prediction]
+    targets: PaddedTargets
+    repeat: int = 1
+
+
 def stack_layers(layers: Sequence[Prediction]) -> tuple[Tensor, Tensor]:
     """Logits (Y N Q K) and boxes (Y N Q 4) of several layers, in float32 whatever autocast says."""
     logits = torch.stack([layer.logits.float() for layer in layers])
@@ -67,45 +81,39 @@ def stack_layers(layers: Sequence[Prediction]) -> tuple[Tensor, Tensor]:
 class Matcher:
     """Pairs queries with targets so that the summed cost is least.
 
-    The cost is that of IDEA-Research/DINO:models/dino/matcher.py: focal-style class cost, L1 of
-    cxcywh boxes, negative generalised IoU.
+    The cost is that of facebookresearch/detr:models/matcher.py and its descendants: class cost,
+    L1 of cxcywh boxes, negative generalised IoU. Only the class cost differs among them.
     """
 
     def __init__(
         self,
+        classification: Classification,
         *,
         class_cost: float = 2.0,
         box_cost: float = 5.0,
         giou_cost: float = 2.0,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
         giou_eps: float = 1e-6,
     ) -> None:
+        self.classification = classification
         self.class_cost = class_cost
         self.box_cost = box_cost
         self.giou_cost = giou_cost
-        self.alpha = alpha
-        self.gamma = gamma
         self.giou_eps = giou_eps
 
-    def __call__(
-        self,
-        problems: Sequence[tuple[Sequence[Prediction], int]],
-        targets: PaddedTargets,
-    ) -> list[Pairs]:
-        """Solve every problem: layers over the same queries, and how often a target may be used.
+    def __call__(self, problems: Sequence[Problem]) -> list[Pairs]:
+        """Solve every problem of a batch, with one copy from the device for them all.
 
-        One copy from the device serves them all. Non-finite costs count as `UNMATCHABLE`.
+        Non-finite costs count as `UNMATCHABLE`.
         """
         if not problems:
             return []
-        costs = [self.cost(layers, targets) for layers, _ in problems]
+        costs = [self.cost(problem.layers, problem.targets) for problem in problems]
         flat = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
         pairs, start = [], 0
-        for cost, (_, repeat) in zip(costs, problems, strict=True):
+        for cost, problem in zip(costs, problems, strict=True):
             block = flat[start : start + cost.numel()].reshape(cost.shape)
             start += cost.numel()
-            solved = _solve(block, targets.counts, repeat)
+            solved = _solve(block, problem.targets.counts, problem.repeat)
             pairs.append(Pairs(*(part.to(cost.device) for part in solved)))
         return pairs
 
@@ -116,7 +124,7 @@ class Matcher:
         """Cost of every query for every target of its own image; filling has some value too."""
         with torch.autocast(targets.boxes.device.type, enabled=False):
             logits, boxes = stack_layers(layers)
-            cost = self.class_cost * self._class_cost(logits, targets.labels)
+            cost = self.class_cost * self.classification.cost(logits, targets.labels)
             cost += self.box_cost * torch.cdist(
                 boxes, targets.boxes.expand(len(layers), -1, -1, -1), p=1
             )
@@ -124,16 +132,6 @@ class Matcher:
             real = cxcywh_to_xyxy(targets.boxes)[:, None]
             cost -= self.giou_cost * giou(corners, real, self.giou_eps)
         return torch.where(cost.isfinite(), cost, UNMATCHABLE)
-
-    def _class_cost(
-        self, logits: Float[Tensor, "Y N Q K"], labels: Int[Tensor, "N T"]
-    ) -> Float[Tensor, "Y N Q T"]:
-        """What the focal loss gains by calling a query a positive of each target's class."""
-        wanted = labels[None, :, None].expand(*logits.shape[:3], -1)
-        score = logits.gather(-1, wanted).sigmoid()
-        negative = (1 - self.alpha) * score**self.gamma * -(1 - score + 1e-8).log()
-        positive = self.alpha * (1 - score) ** self.gamma * -(score + 1e-8).log()
-        return positive - negative
 
 
 def _solve(
