@@ -1,6 +1,6 @@
 """Named, frozen, typed choices; no code paths."""
 
-from leandetr.recipes import dino, lite_detr, nano
+from leandetr.recipes import conditional_detr, detr, dino, lite_detr, nano
 from leandetr.recipes.assemble import build, create_model, list_models, recipe
 from leandetr.recipes.codec import dump_yaml, from_dict, load_yaml, override, to_dict
 from leandetr.recipes.recipe import CriterionRecipe, LrFactor, ModelRecipe, Recipe, TrainRecipe
@@ -12,7 +12,9 @@ __all__ = [
     "Recipe",
     "TrainRecipe",
     "build",
+    "conditional_detr",
     "create_model",
+    "detr",
     "dino",
     "dump_yaml",
     "from_dict",

@@ -8,14 +8,20 @@ from leandetr.models.detector import Detector, Parts
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads, ProposalHead
 from leandetr.models.postprocess import BestClass, TopScores
-from leandetr.recipes import dino, lite_detr, nano
+from leandetr.recipes import conditional_detr, detr, dino, lite_detr, nano
 from leandetr.recipes.codec import override
 from leandetr.recipes.recipe import ModelRecipe, Recipe
 from leandetr.registry import did_you_mean
 
 PRESETS: dict[str, Callable[[], Recipe]] = {
     preset.__name__.replace("_", "-"): preset
-    for preset in (*dino.PRESETS, *lite_detr.PRESETS, *nano.PRESETS)
+    for preset in (
+        *dino.PRESETS,
+        *lite_detr.PRESETS,
+        *nano.PRESETS,
+        *detr.PRESETS,
+        *conditional_detr.PRESETS,
+    )
 }
 
 
@@ -40,7 +46,8 @@ def create_model(
 ) -> Detector:
     """A detector with fresh weights, from a preset's name or a recipe.
 
-    `encoder` exchanges the encoder by its registered name; `overrides` are `path=value` texts.
+    `encoder` exchanges the encoder by its registered name, keeping the settings that both have;
+    `overrides` are `path=value` texts.
     Nothing is downloaded. Raises `RecipeError` for what cannot be built.
     """
     chosen = recipe(model) if isinstance(model, str) else model
