@@ -113,22 +113,24 @@ def test_nothing_can_be_typed_where_it_is_allowed(nothing):
     assert changed(f"train.ema={nothing}").train.ema is None
 
 
-def test_an_exchanged_part_brings_its_own_defaults():
+def test_a_part_exchanged_by_name_keeps_what_it_shares_with_the_one_before():
+    before = recipe("dino-nano").model.encoder
+    shared = {"heads": before.heads, "points": before.points, "hidden": before.hidden}
+    assert shared["hidden"] != LiteEncoderConfig().hidden
     found = changed("encoder=lite").model.encoder
-    assert found == LiteEncoderConfig()
+    assert found == LiteEncoderConfig(**shared)
     both = changed("encoder=lite", "encoder.blocks=2").model.encoder
-    assert both == LiteEncoderConfig(blocks=2)
-    assert changed("encoder={type: lite, blocks: 2}").model.encoder == both
+    assert both == LiteEncoderConfig(**shared, blocks=2)
     assert changed("encoder.type=lite", "encoder.blocks=2").model.encoder == both
-    again = changed("encoder=lite", "encoder=deformable").model.encoder
-    assert again == DeformableEncoderConfig()
+    assert changed("encoder=deformable").model.encoder == before
     assert type(changed("train.augment=plain").train.augment).__name__ == "PlainAugment"
 
 
-def test_naming_the_part_that_is_there_resets_it():
-    before = recipe("dino-nano").model.encoder
-    assert before != DeformableEncoderConfig()
-    assert changed("encoder=deformable").model.encoder == DeformableEncoderConfig()
+def test_a_part_written_as_a_mapping_has_its_own_defaults():
+    found = changed("encoder={type: lite, blocks: 2}").model.encoder
+    assert found == LiteEncoderConfig(blocks=2)
+    assert recipe("dino-nano").model.encoder != DeformableEncoderConfig()
+    assert changed("encoder={type: deformable}").model.encoder == DeformableEncoderConfig()
 
 
 def test_groups_are_a_list_of_parts():

@@ -60,7 +60,7 @@ def test_an_installed_encoder_works_on_the_command_line(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "    type: stride\n    layers: 6\n    step: 2\n" in done.stdout
+    assert "    type: stride\n    layers: 2\n    step: 2\n" in done.stdout
 
 
 @pytest.mark.usefixtures("stride")

@@ -45,9 +45,10 @@ def load_yaml(text: str) -> Recipe:
 def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """The recipe with `path=value` changes: `encoder.blocks=2`, `train.lr=1e-4`, `encoder=lite`.
 
-    `model.` may be left out. A part is exchanged by its registered name and then has its own
-    defaults. Raises `RecipeError`
-    with the near paths for an unknown path, and with the expected type for a wrong value.
+    `model.` may be left out. A part that is exchanged by its registered name keeps the settings
+    that it shares with the one before (`encoder=lite` keeps heads, points, hidden); written as a
+    mapping, `encoder={type: lite}`, it has its own defaults. Raises `RecipeError` with the near
+    paths for an unknown path, and with the expected type for a wrong value.
     """
     values = to_dict(recipe)
     for change in changes:
@@ -55,9 +56,14 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         if not separator:
             raise RecipeError(f"expected path=value, such as train.epochs=3; got '{change}'")
         path = path.strip().removesuffix(f".{TYPE}")  # the type of a part is the part
-        before = _assign(values, path, _scalar(text.strip(), change))
+        value = _scalar(text.strip(), change)
+        before = _assign(values, path, value)
         if isinstance(before, dict) and TYPE in before:
             values = to_dict(from_dict(values))  # another part brings its own settings
+            if isinstance(value, str):
+                part = _assign(values, path, before)
+                shared = {key: before[key] for key in part if key in before and key != TYPE}
+                _assign(values, path, part | shared)
     return from_dict(values)
 
 
