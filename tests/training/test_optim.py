@@ -37,6 +37,13 @@ def test_the_longest_prefix_decides_the_rate() -> None:
     assert all(group["weight_decay"] == 1e-4 for group in optimiser.param_groups)
 
 
+def test_a_star_in_a_prefix_stands_for_anything() -> None:
+    factors = [("back", 0.5), ("*.weight", 0.1)]
+    optimiser = build_optimiser(model(), lr=1.0, weight_decay=0.0, factors=factors)
+    found = {group["name"]: (group["lr"], len(group["params"])) for group in optimiser.param_groups}
+    assert found == {"rest": (1.0, 1), "back": (0.5, 2), "*.weight": (0.1, 3)}
+
+
 def test_frozen_parameters_are_left_out() -> None:
     parts = model()
     parts["backbone"].requires_grad_(False)

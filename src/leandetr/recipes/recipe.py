@@ -54,7 +54,10 @@ class ModelRecipe:
 
 @dataclass(frozen=True)
 class LrFactor:
-    """Parameters whose name starts with `prefix` learn at `factor` times the learning rate."""
+    """Parameters whose name starts with `prefix` learn at `factor` times the learning rate.
+
+    A `*` stands for anything: `*.offsets.` are the sampling offsets of every layer.
+    """
 
     prefix: str
     factor: float

@@ -1,6 +1,7 @@
 """The optimiser and learning-rate schedules of the papers: AdamW with factors by part."""
 
 import math
+from fnmatch import fnmatchcase
 from collections.abc import Callable, Sequence
 
 from torch import nn
@@ -26,11 +27,11 @@ def build_optimiser(
 ) -> AdamW:
     """AdamW over all trainable parameters; a name that starts with a prefix has its factor of lr.
 
-    Of several prefixes that fit, the longest counts. Raises `RecipeError` for a prefix that no
+    A `*` in a prefix stands for anything. Of several that fit, the longest counts. Raises `RecipeError` for a prefix that no
     parameter starts with.
     """
     for prefix, _ in factors:
-        if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
+        if not any(_starts(name, prefix) for name, _ in model.named_parameters()):
             parts = {name.split(".")[0] for name, _ in model.named_parameters()}
             raise RecipeError(
                 f"train.lr_factors: no parameter starts with '{prefix}'; "
@@ -40,7 +41,7 @@ def build_optimiser(
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *dict(ordered))}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            home = next((prefix for prefix, _ in ordered if name.startswith(prefix)), "")
+            home = next((prefix for prefix, _ in ordered if _starts(name, prefix)), "")
             groups[home].append(parameter)
     scale = {"": 1.0, **dict(ordered)}
     return AdamW(
@@ -52,6 +53,10 @@ def build_optimiser(
         lr=lr,
         weight_decay=weight_decay,
     )
+
+
+def _starts(name: str, prefix: str) -> bool:
+    return fnmatchcase(name, f"{prefix}*")
 
 
 def steps_factor(drops: Sequence[int], steps_per_epoch: int) -> Callable[[int], float]:
