@@ -1,14 +1,17 @@
 import hashlib
 import io
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import replace
+from urllib.error import URLError
 
 import pytest
 import torch
 
+from file_server import FileServer, serving
 from leandetr.errors import CheckpointError, CheckpointMismatch, NetworkUnavailable, RecipeError
 from leandetr.models.backbones import NanoResNetConfig, ResNetConfig, SwinConfig, load_pretrained
-from leandetr.models.backbones.pretrained import KNOWN, cache_folder, check_known, fetch
+from leandetr.models.backbones.pretrained import KNOWN, check_known
 from leandetr.models.backbones.swin import Swin
 
 RESNET = ("resnet18", "imagenet")
@@ -17,28 +20,43 @@ CONFIG = ResNetConfig(18, outputs=(0,), weights="imagenet")  # few stages: tests
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """An empty cache, and no way to the network."""
+    """An empty cache, and no way to the network but to this machine."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("LEANDETR_CACHE", str(folder))
-    opener = urllib.request.build_opener(urllib.request.FileHandler)
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: opener.open(url))
+    opened = urllib.request.urlopen
+
+    def here(request, timeout):
+        if request.host.startswith("127.0.0.1"):
+            return opened(request, timeout=timeout)
+        raise URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", here)
     return folder
 
 
 @pytest.fixture
-def published(tmp_path, monkeypatch):
-    """Publish a state dict as the file of some weights: `published(key, content) -> its path`."""
+def published(monkeypatch):
+    """Publish a state dict as the file of some weights: `published(key, content) -> its server`."""
+    with ExitStack() as servers:
 
-    def publish(key, content, sha256="right"):
-        path = tmp_path / "server" / KNOWN[key].filename
-        path.parent.mkdir(exist_ok=True)
-        torch.save(content, path)
-        if sha256 == "right":
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-        monkeypatch.setitem(KNOWN, key, replace(KNOWN[key], url=path.as_uri(), sha256=sha256))
-        return path
+        def publish(key, content, sha256="right"):
+            if not isinstance(content, bytes):
+                file = io.BytesIO()
+                torch.save(content, file)
+                content = file.getvalue()
+            if sha256 == "right":
+                sha256 = hashlib.sha256(content).hexdigest()[:8]
+            server = servers.enter_context(serving(FileServer(content, KNOWN[key].filename)))
+            changed = replace(KNOWN[key], url=server.url, sha256=sha256)
+            monkeypatch.setitem(KNOWN, key, changed)
+            return server
 
-    return publish
+        yield publish
+
+
+def kept(cache):
+    """Names of what lies in the cache, but for locks."""
+    return [path.name for path in cache.iterdir() if not path.name.endswith(".lock")]
 
 
 def classifier(outputs=(0,)):
@@ -51,14 +69,14 @@ def classifier(outputs=(0,)):
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
 def test_every_tensor_is_loaded_and_the_class_head_dropped(published, cache, norm):
     state = classifier(outputs=(3,))
-    path = published(RESNET, state)
+    published(RESNET, state)
     config = replace(CONFIG, outputs=(3,), norm=norm)
     backbone = config.build()
     said = load_pretrained(backbone, config)
     assert said == "ImageNet-1k weights resnet18-f37072fd.pth"
     for key, value in backbone.state_dict().items():
         assert torch.equal(value.float(), state[key].to(value.dtype).float()), key
-    assert [file.name for file in cache.iterdir()] == [path.name]
+    assert kept(cache) == ["resnet18-f37072fd.pth"]
 
 
 def test_old_files_without_batch_counts_fit_a_trained_norm(published):
@@ -69,10 +87,10 @@ def test_old_files_without_batch_counts_fit_a_trained_norm(published):
 
 
 def test_the_second_time_comes_from_the_cache(published):
-    path = published(RESNET, classifier())
+    server = published(RESNET, classifier())
     load_pretrained(CONFIG.build(), CONFIG)
-    path.unlink()
     load_pretrained(CONFIG.build(), CONFIG)
+    assert len(server.asked) == 1
 
 
 def test_stages_that_are_not_built_stay_in_the_file(published):
@@ -110,78 +128,33 @@ def test_without_network_one_sentence_names_url_and_place(cache):
     assert "fetch https://download.pytorch.org/models/resnet18-f37072fd.pth by hand" in message
     assert str(cache / "resnet18-f37072fd.pth") in message
     assert "\n" not in message
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def test_a_file_put_there_by_hand_is_used(published, cache):
-    path = published(RESNET, classifier())
+    server = published(RESNET, classifier())
     cache.mkdir()
-    (cache / path.name).write_bytes(path.read_bytes())
-    path.unlink()
+    (cache / server.name).write_bytes(server.content)
     assert load_pretrained(CONFIG.build(), CONFIG)
+    assert server.asked == []
 
 
-def test_a_wrong_download_is_not_kept(published, cache):
+def test_a_file_with_another_hash_is_refused(published, cache):
     published(RESNET, classifier(), sha256="f37072fd")
     with pytest.raises(CheckpointError, match=r"sha256 begins with .{8}, expected f37072fd"):
-        fetch(KNOWN[RESNET])
-    assert list(cache.iterdir()) == []
-
-
-def test_a_damaged_file_in_the_cache_is_named(cache):
-    cache.mkdir()
-    (cache / "resnet18-f37072fd.pth").write_bytes(b"half")
-    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd.pth is damaged.*delete it"):
-        fetch(KNOWN[RESNET])
-
-
-class Answer(io.BytesIO):
-    """What a server sends, less than it promised."""
-
-    headers = {"Content-Length": "100"}  # noqa: RUF012
-
-
-class Timeout(Answer):
-    def read(self, *_):
-        raise TimeoutError("timed out")
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (Answer(b"x" * 60), "broke off after 60 of 100 bytes; try again, or fetch https"),
-        (Timeout(), "cannot download the weights .timed out.; fetch https"),
-    ],
-)
-def test_a_download_that_breaks_off_leaves_nothing(cache, monkeypatch, answer, message):
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: answer)
-    with pytest.raises(NetworkUnavailable, match=message):
-        fetch(KNOWN[RESNET])
-    assert list(cache.iterdir()) == []
-
-
-def test_an_interrupted_download_leaves_nothing(cache, monkeypatch):
-    class Stopped(Answer):
-        def read(self, *_):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: Stopped())
-    with pytest.raises(KeyboardInterrupt):
-        fetch(KNOWN[RESNET])
-    assert list(cache.iterdir()) == []
+        load_pretrained(CONFIG.build(), CONFIG)
+    assert kept(cache) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle at all", b"PK\x03\x04 broken"])
 def test_a_file_that_is_no_weights_file_is_named(published, cache, content):
-    path = published(RESNET, {})
-    path.write_bytes(content)
-    KNOWN[RESNET] = replace(KNOWN[RESNET], sha256=None)
+    published(RESNET, content)
     with pytest.raises(CheckpointError, match=r"resnet18-f37072fd.pth is not a weights file"):
         load_pretrained(CONFIG.build(), CONFIG)
 
 
 def test_objects_in_a_weights_file_are_never_made(published):
-    published(RESNET, {"fc.weight": Answer})
+    published(RESNET, {"fc.weight": io.BytesIO})
     with pytest.raises(CheckpointError, match="is not a weights file"):
         load_pretrained(CONFIG.build(), CONFIG)
 
@@ -209,12 +182,6 @@ def test_weights_that_do_not_fit_list_both_sides(published):
 def test_unknown_weights_list_the_known():
     with pytest.raises(RecipeError, match="type one of: imagenet, imagenet-22k, null"):
         check_known("swin-base-w12", "coco")
-
-
-def test_the_cache_lies_in_the_home_folder_unless_told(monkeypatch, tmp_path):
-    monkeypatch.delenv("LEANDETR_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "leandetr"
 
 
 def test_torchvision_names_carry_the_hash():

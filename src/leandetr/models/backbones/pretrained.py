@@ -1,30 +1,17 @@
 """Public ImageNet weights of the backbones: fetched once, checked, kept in a cache folder."""
 
-import contextlib
-import hashlib
-import logging
-import os
 import pickle
 import re
-import tempfile
-import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from leandetr.errors import CheckpointError, CheckpointMismatch, NetworkUnavailable, RecipeError
+from leandetr.errors import CheckpointError, CheckpointMismatch, RecipeError
+from leandetr.fetch import fetch
 from leandetr.models.backbones.base import BackboneConfig
-
-logger = logging.getLogger(__name__)
-
-CHUNK = 1 << 20
-TIMEOUT = 30.0
-"""Seconds without a byte after which a download is given up."""
 
 TORCHVISION = "https://download.pytorch.org/models/"
 SWIN = "https://github.com/SwinTransformer/storage/releases/download/"
@@ -127,12 +114,6 @@ def check_known(architecture: str, weights: str | None) -> None:
         )
 
 
-def cache_folder() -> Path:
-    """Where downloaded weights are kept: `$LEANDETR_CACHE`, else `~/.cache/leandetr`."""
-    chosen = os.environ.get("LEANDETR_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "leandetr"
-
-
 def load_pretrained(backbone: nn.Module, config: BackboneConfig) -> str:
     """Fill the backbone that `config` built with the weights `config.weights`; say what was loaded.
 
@@ -143,81 +124,9 @@ def load_pretrained(backbone: nn.Module, config: BackboneConfig) -> str:
         return "no pretrained weights"
     check_known(config.architecture, config.weights)
     weights = KNOWN[config.architecture, config.weights]
-    path = fetch(weights)
+    path = fetch(weights.url, sha256=weights.sha256)
     _fill(backbone, read_weights(path, weights.inside), weights, path)
     return f"{weights.trained_on} weights {weights.filename}"
-
-
-def fetch(weights: Weights) -> Path:
-    """The weights file in the cache, downloaded first if it is not there; its hash is checked."""
-    path = cache_folder() / weights.filename
-    if not path.exists():
-        _download(weights, path)
-        return path
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(weights.sha256 or ""):
-        raise CheckpointError(
-            f"{path} is damaged: its sha256 begins with {found[:8]}, expected {weights.sha256}; "
-            f"delete it and run the command again, or put a good copy of {weights.url} there"
-        )
-    return path
-
-
-def _download(weights: Weights, path: Path) -> None:
-    """Fetch into a temporary file beside `path` and rename it: never a half-written file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            logger.info("downloading %s to %s", weights.url, path)
-            found = _copy(weights.url, file, path)
-        if not found.startswith(weights.sha256 or ""):
-            raise CheckpointError(
-                f"what {weights.url} sent is not the file it should be: its sha256 begins with "
-                f"{found[:8]}, expected {weights.sha256}; try again, or put the file at {path}"
-            )
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _copy(url: str, file: BinaryIO, path: Path) -> str:
-    """Write what the URL sends to the file; return its sha256."""
-    digest = hashlib.sha256()
-    size = 0
-    with contextlib.ExitStack() as stack:
-        with _network_errors(url, path):
-            opened = urllib.request.urlopen(url, timeout=TIMEOUT)  # noqa: S310 - a URL of KNOWN
-            response = stack.enter_context(opened)
-            expected = response.headers.get("Content-Length")
-        while True:
-            with _network_errors(url, path):
-                chunk = response.read(CHUNK)
-            if not chunk:
-                break
-            size += len(chunk)
-            digest.update(chunk)
-            file.write(chunk)
-    if expected is not None and size != int(expected):
-        raise NetworkUnavailable(
-            f"the download broke off after {size} of {expected} bytes; "
-            f"try again, or fetch {url} by hand and put it at {path}"
-        )
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _network_errors(url: str, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, HTTPException) as error:  # URLError, HTTPError and timeouts are OSErrors
-        reason = getattr(error, "reason", None) or error
-        raise NetworkUnavailable(
-            f"cannot download the weights ({reason}); fetch {url} by hand and put it at {path}"
-        ) from error
 
 
 def read_weights(path: Path, inside: str | None) -> dict[str, Tensor]:
