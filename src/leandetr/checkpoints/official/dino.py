@@ -93,7 +93,7 @@ def rules(recipe: Recipe) -> list[Rule]:
 
 def around_the_encoder(recipe: Recipe) -> list[Rule]:
     """Everything but the encoder: shared by DINO and Lite-DINO."""
-    return [*DECODER, *TWO_STAGE, *_heads(recipe), *_neck(recipe), _backbone(recipe)]
+    return [*DECODER, *TWO_STAGE, *_heads(recipe), *neck(recipe), _backbone(recipe)]
 
 
 def placed(rules: tuple[Rename, ...], at: str, to: str) -> list[Rename]:
@@ -130,7 +130,7 @@ def _heads(recipe: Recipe) -> list[Rule]:
     ]
 
 
-def _neck(recipe: Recipe) -> list[Rule]:
+def neck(recipe: Recipe) -> list[Rule]:
     """Official projections are numbered through; ours tell maps of the backbone from extra ones."""
     outputs = len(recipe.model.backbone.outputs)
     homes = [f"neck.project.{i}" for i in range(outputs)]
