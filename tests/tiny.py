@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from leandetr.models.backbones import NanoResNetConfig
 from leandetr.models.encoders import encoders
-from leandetr.models.necks import ChannelMapperConfig
 from leandetr.recipes.assemble import PRESETS, build, recipe
 from leandetr.recipes.recipe import ModelRecipe, Recipe
 from leandetr.types import Images, Shapes, Target, Tokens
@@ -28,7 +27,12 @@ SIZES = {
     "high_levels": 2,
     "blocks": 2,
     "count": QUERIES,
+    "spare": 8,
     "budget": 6,
+    "repeat": 2,
+    "objects": 4,
+    "cascade": (1.0, 0.5),
+    "dropout": 0.0,
 }
 """What becomes of the fields of a part's config that have these names."""
 
@@ -39,24 +43,43 @@ def shrink(config: Any, **changes: Any) -> Any:
     return replace(config, **{k: v for k, v in SIZES.items() if k in known} | changes)
 
 
-def family(*, with_switches: bool = True) -> list[str]:
+def family(with_switches: bool = True) -> list[str]:
     """One preset for each kind of deformable detector, whatever its encoder and sizes.
 
-    Two kinds differ in a part, or in a switch of the decoder such as `key_aware`.
+    Two kinds differ in a part, or in a switch of the decoder or the queries such as `key_aware`.
     """
     kinds: dict[tuple, str] = {}
     for name in sorted(PRESETS, key=lambda name: ("nano" not in name, len(name), name)):
         model = recipe(name).model
-        if isinstance(model.neck, ChannelMapperConfig):
+        if _levels(model) > 1:
             kinds.setdefault(_kind(model, with_switches), name)
     return sorted(kinds.values())
+
+
+def single_level() -> list[str]:
+    """One preset for each kind of detector that works on one level: DETR and its relatives."""
+    kinds: dict[tuple, str] = {}
+    for name in sorted(PRESETS, key=lambda name: (len(name), name)):
+        model = recipe(name).model
+        if _levels(model) == 1:
+            kinds.setdefault((type(model.neck).__name__, *_kind(model, True)), name)
+    return sorted(kinds.values())
+
+
+def _levels(model: ModelRecipe) -> int:
+    return model.neck.levels
 
 
 def _kind(model: ModelRecipe, with_switches: bool) -> tuple:
     parts = tuple(type(part).__name__ for part in (model.queries, model.decoder, *model.groups))
     if not with_switches:
         return parts
-    switches = {k: v for k, v in vars(model.decoder).items() if isinstance(v, bool)}
+    switches = {
+        (place, name): value
+        for place, part in (("decoder", model.decoder), ("queries", model.queries))
+        for name, value in vars(part).items()
+        if isinstance(value, bool | str)
+    }
     return (*parts, model.shared_heads, tuple(sorted(switches.items())))
 
 
@@ -68,9 +91,11 @@ def tiny(detector: str = "dino-nano", encoder: Any = None, **changes: Any) -> Re
         encoder = shrink(model.encoder)
     elif isinstance(encoder, str):
         encoder = encoders.get(encoder)(**_sizes(encoders.get(encoder)))
+    one = _levels(model) == 1
+    outputs, neck = ((3,), model.neck) if one else ((1, 2, 3), replace(model.neck, levels=LEVELS))
     small = {
-        "backbone": NanoResNetConfig(widths=(8, 8, 16, 16)),
-        "neck": replace(model.neck, levels=LEVELS),
+        "backbone": NanoResNetConfig(widths=(8, 8, 16, 16), outputs=outputs),
+        "neck": neck,
         "encoder": encoder,
         "queries": shrink(model.queries),
         "decoder": shrink(model.decoder),
@@ -82,7 +107,7 @@ def tiny(detector: str = "dino-nano", encoder: Any = None, **changes: Any) -> Re
     return preset.with_model(**small | changes)
 
 
-def _sizes(config: type) -> dict[str, int]:
+def _sizes(config: type) -> dict[str, Any]:
     known = {item.name for item in fields(config)}
     return {k: v for k, v in SIZES.items() if k in known}
 

@@ -58,12 +58,18 @@ class Detector(nn.Module):
         self.category_ids: tuple[int, ...] = ()
 
     def forward(self, images: Images, targets: Sequence[Target] | None = None) -> Outputs:
-        """Predictions of every decoder layer; `targets` add the training-only query groups."""
+        """Predictions of every decoder layer; `targets` add the training-only query groups.
+
+        A head that only the encoder scores with, in a detector of one stage, learns as well: from
+        the proposals of all tokens.
+        """
         tokens = self.neck(self.backbone(images), images)
         encoded = self.encoder(tokens, self.proposals)
         queries, chosen = self.queries(encoded.tokens, self.proposals)
         for group in self.training_groups if targets is not None else ():
             queries = group(queries, encoded.tokens, self.proposals, targets, self.queries)
+        if chosen is None and self.proposals is not None and targets is not None:
+            chosen = self.proposals.propose(encoded.tokens)
         watch = targets is not None and encoded.learns_from_attention
         decoded = self.decoder(queries, encoded.tokens, self.heads, watch=watch)
         return Outputs.gather(images, encoded, chosen, decoded, queries.groups)

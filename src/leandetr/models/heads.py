@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from leandetr.nn import grid
 from leandetr.nn.feed_forward import MLP
-from leandetr.types import Tokens
+from leandetr.types import Proposed, Tokens
 
 PRIOR = 0.01
 """Every class starts at this probability (focal loss, arXiv 1708.02002)."""
@@ -112,6 +112,12 @@ class ProposalHead(nn.Module):
         self, features: Float[Tensor, "N S C"], valid: Bool[Tensor, "N S"]
     ) -> Float[Tensor, "N S C"]:
         return self.norm(self.project(features.masked_fill(~valid[..., None], 0.0)))
+
+    def propose(self, tokens: Tokens, *, agnostic: bool = False) -> Proposed:
+        """The proposals of all tokens, for supervision."""
+        found = self(tokens)
+        boxes = self.place(found.features, found.box_logits).float().sigmoid()
+        return Proposed(found.logits, boxes, agnostic)
 
     def place(
         self, features: Float[Tensor, "N Q C"], box_logits: Float[Tensor, "N Q 4"]

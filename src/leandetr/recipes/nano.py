@@ -3,12 +3,15 @@
 from leandetr.data.transforms import SmallDataAugment
 from leandetr.images import Preprocess
 from leandetr.models.backbones.resnet import NanoResNetConfig
+from leandetr.models.decoders.deformable import DeformableDecoderConfig
 from leandetr.models.decoders.dino import DinoDecoderConfig
 from leandetr.models.encoders.deformable import DeformableEncoderConfig
 from leandetr.models.encoders.lite import LiteEncoderConfig
 from leandetr.models.necks import ChannelMapperConfig
 from leandetr.models.queries.denoising import DenoisingConfig
+from leandetr.models.queries.hybrid import HybridConfig
 from leandetr.models.queries.mixed import MixedQueriesConfig
+from leandetr.models.queries.two_stage import TwoStageQueriesConfig
 from leandetr.recipes.recipe import ModelRecipe, Recipe, TrainRecipe
 
 
@@ -49,4 +52,24 @@ def lite_dino_nano() -> Recipe:
     return dino_nano().with_model(encoder=encoder, decoder=decoder)
 
 
-PRESETS = (dino_nano, lite_dino_nano)
+def deformable_detr_nano() -> Recipe:
+    """A two-stage Deformable DETR with box refinement, of the size of dino-nano."""
+    queries = TwoStageQueriesConfig(count=100)
+    decoder = DeformableDecoderConfig(
+        layers=3, heads=8, points=2, hidden=256, refine=True, dropout=0.0
+    )
+    return dino_nano().with_model(queries=queries, decoder=decoder, groups=(), shared_heads=False)
+
+
+def h_detr_nano() -> Recipe:
+    """A small H-DETR: mixed selection, and 200 queries more in training, four for each target."""
+    queries = TwoStageQueriesConfig(count=100, spare=200, content="learned")
+    decoder = DeformableDecoderConfig(
+        layers=3, heads=8, points=2, hidden=256, refine=True, look_twice=True, dropout=0.0
+    )
+    return deformable_detr_nano().with_model(
+        queries=queries, decoder=decoder, groups=(HybridConfig(repeat=4),)
+    )
+
+
+PRESETS = (dino_nano, lite_dino_nano, deformable_detr_nano, h_detr_nano)
