@@ -26,7 +26,7 @@ def salience_loss(outputs: Outputs, targets: PaddedTargets) -> Float[Tensor, ""]
     assert extent is not None
     logits = salience.logits.float()
     if isinstance(salience.teacher, Foreground):
-        wanted = foreground(tokens, extent, targets, salience.teacher.limits)
+        wanted = foreground_tokens(tokens, extent, targets, salience.teacher.limits)
         return foreground_loss(logits, wanted)
     if not outputs.looks:
         raise RecipeError(
@@ -51,7 +51,7 @@ def foreground_loss(
 
 
 @torch.no_grad()
-def foreground(
+def foreground_tokens(
     tokens: Tokens,
     extent: Int[Tensor, "N 2"],
     targets: PaddedTargets,
@@ -164,16 +164,19 @@ def _starts(shapes: Shapes) -> list[int]:
 
 
 def attention_share(
-    looked: Float[Tensor, "N S"], kept: Bool[Tensor, "N S"], shapes: Shapes
+    looked: Float[Tensor, "N S"], kept: Int[Tensor, "N T"], shapes: Shapes
 ) -> Float[Tensor, "A N"]:
-    """Which share of the decoder's attention falls on the tokens that the encoder refined.
+    """Which share of the decoder's attention falls on the tokens that the encoder kept.
 
-    A is all levels together, then each level. 1 means that the scores learned where the decoder
-    looks; 0 where it does not look at a level at all. A diagnostic of Sparse DETR
-    (arXiv 2111.14330), section 3.3; kakaobrain/sparse-detr:util/dam.py, compute_corr.
+    A is all levels together, then each level: 1 where the scores have learned where the decoder
+    looks, 0 too where it does not look at a level at all. The official diagnostic counts all of
+    `Salience.kept`, also those that only fill the batch: Sparse DETR (arXiv 2111.14330),
+    section 3.3; kakaobrain/sparse-detr:util/dam.py, compute_corr.
     """
+    seen = torch.zeros_like(looked).scatter(1, kept, looked.gather(1, kept))
     sides = [height * width for height, width in shapes]
-    total = [part.sum(1) for part in (looked, *looked.split(sides, dim=1))]
-    hit = [part.sum(1) for part in (looked * kept, *(looked * kept).split(sides, dim=1))]
-    whole = torch.stack(total)
-    return torch.where(whole > 0, torch.stack(hit) / whole.clamp(min=1e-12), 0.0)
+    hit, total = (
+        torch.stack([part.sum(1) for part in (every, *every.split(sides, dim=1))])
+        for every in (seen, looked)
+    )
+    return hit / torch.where(total > 0, total, 1.0)
