@@ -8,7 +8,16 @@ from leandetr.models.detector import Detector, Parts
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads, ProposalHead
 from leandetr.models.postprocess import BestClass, TopScores
-from leandetr.recipes import conditional_detr, deformable_detr, detr, dino, h_detr, lite_detr, nano
+from leandetr.recipes import (
+    conditional_detr,
+    deformable_detr,
+    detr,
+    dino,
+    h_detr,
+    lite_detr,
+    nano,
+    sparse_detr,
+)
 from leandetr.recipes.codec import override
 from leandetr.recipes.recipe import ModelRecipe, Recipe
 from leandetr.registry import did_you_mean
@@ -21,6 +30,7 @@ PRESETS: dict[str, Callable[[], Recipe]] = {
         *nano.PRESETS,
         *detr.PRESETS,
         *conditional_detr.PRESETS,
+        *sparse_detr.PRESETS,
         *deformable_detr.PRESETS,
         *h_detr.PRESETS,
     )
