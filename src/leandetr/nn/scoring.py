@@ -8,7 +8,26 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from leandetr.errors import RecipeError
 from leandetr.nn.grid import pick
+
+WHOLE = 1000
+"""Shares are counted in thousandths, so that an export holds for every size."""
+
+
+def thousandths(share: float, path: str) -> int:
+    """A share above 0, up to 1, in thousandths; `path` is its place in the recipe.
+
+    Raises `RecipeError` for any other number, also for one between two thousandths.
+    """
+    permille = round(share * WHOLE)
+    if not 0 < permille <= WHOLE or abs(share - permille / WHOLE) > 1e-9:
+        near = min(max(permille, 1), WHOLE) / WHOLE
+        raise RecipeError(
+            f"expected {path} above 0 and up to 1, in whole thousandths; got {share}; "
+            f"type {path}={near}"
+        )
+    return permille
 
 
 class TokenScorer(nn.Module):

@@ -7,7 +7,7 @@ Another package registers its own and names the module under the entry points `l
 """
 
 from leandetr.models.dims import Dims
-from leandetr.models.encoders import deformable, dense, lite, sparse
+from leandetr.models.encoders import deformable, dense, focus, lite, sparse
 from leandetr.models.encoders.base import Encoder, encoders
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "deformable",
     "dense",
     "encoders",
+    "focus",
     "lite",
     "sparse",
 ]
