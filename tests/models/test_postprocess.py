@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from leandetr.models.postprocess import TopScores
+from golden_data import cases, load_case
+from leandetr.models.postprocess import BestClass, TopScores
 from leandetr.types import Prediction
+
+SIGMOID = [name for name in cases("postprocess/*") if name != "postprocess/detr"]
 
 
 def logit(*scores):
@@ -66,3 +69,52 @@ def test_half_precision_is_widened():
     low = Prediction(one.logits.bfloat16(), one.boxes.bfloat16())
     (found,) = TopScores(2)(low, torch.tensor([[100.0, 200.0]]))
     assert found.scores.dtype == found.boxes.dtype == torch.float32
+
+
+def golden_prediction(case):
+    return Prediction(case.tensors["pred_logits"], case.tensors["pred_boxes"])
+
+
+def check_golden(found, scores, labels, boxes):
+    assert torch.equal(found.labels, labels)
+    torch.testing.assert_close(found.scores, scores, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.boxes, boxes, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SIGMOID)
+def test_the_best_pairs_are_the_official_ones(name):
+    case = load_case(name)
+    expected = (case.tensors[key] for key in ("scores", "labels", "boxes"))
+    sizes = case.tensors["original_sizes"].float()
+    found = TopScores(100)(golden_prediction(case), sizes)
+    for detections, *image in zip(found, *expected, strict=True):
+        check_golden(detections, *image)
+
+
+def test_the_best_classes_are_those_of_detr_in_order_of_score():
+    case = load_case("postprocess/detr")
+    stored = case.tensors
+    found = BestClass(60)(golden_prediction(case), stored["original_sizes"].float())
+    assert len(found) == len(stored["scores"])
+    for image, detections in enumerate(found):  # the official ones are in order of their queries
+        order = stored["scores"][image].argsort(descending=True)
+        check_golden(
+            detections, *(stored[key][image][order] for key in ("scores", "labels", "boxes"))
+        )
+
+
+def test_nothing_is_no_class():
+    """A query that is surely nothing still shows its best real class, at a low score."""
+    logits = torch.tensor([[[1.0, 2.0, 9.0], [3.0, 0.0, 0.0]]])
+    (found,) = BestClass(300)(Prediction(logits, torch.rand(1, 2, 4)), torch.ones(1, 2))
+    assert found.labels.tolist() == [0, 1]
+    torch.testing.assert_close(found.scores, logits.softmax(-1)[0, [1, 0], [0, 1]])
+
+
+def test_the_best_queries_survive():
+    logits = torch.randn(2, 7, 4)
+    one = Prediction(logits, torch.rand(2, 7, 4))
+    every, some = BestClass(7)(one, torch.ones(2, 2)), BestClass(3)(one, torch.ones(2, 2))
+    for whole, part in zip(every, some, strict=True):
+        assert torch.equal(part.scores, whole.scores[:3])
+        assert torch.equal(part.boxes, whole.boxes[:3])
