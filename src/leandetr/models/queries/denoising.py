@@ -29,11 +29,16 @@ BUDGET_FROM = 100
 @groups.register("denoising")
 @dataclass(frozen=True)
 class DenoisingConfig:
-    """`budget` is the official `dn_number`: how many positives a batch spends on an image."""
+    """`budget` is the official `dn_number`: how many positives a batch spends on an image.
+
+    `spare_row` gives the label table a row more than there are classes, as IDEA-Research does and
+    detrex does not; it is never used.
+    """
 
     budget: int = 100
     label_noise: float = 0.5
     box_noise: float = 0.4
+    spare_row: bool = True
 
     def __post_init__(self) -> None:
         if self.budget < 1:
@@ -51,6 +56,7 @@ class DenoisingConfig:
             budget=self.budget,
             label_noise=self.label_noise,
             box_noise=self.box_noise,
+            spare_row=self.spare_row,
         )
 
 
@@ -77,7 +83,7 @@ def draw_noise(images: int, slots: int, classes: int, device: torch.device) -> N
 class Denoising(nn.Module):
     """Adds a group of noised targets that only see their own copy and the main queries.
 
-    The label table has a row more than there are classes, as in the official checkpoints.
+    With `spare_row` the label table has a row more than there are classes.
     """
 
     def __init__(
@@ -88,10 +94,11 @@ class Denoising(nn.Module):
         budget: int,
         label_noise: float,
         box_noise: float,
+        spare_row: bool = True,
         draw: Callable[[int, int, int, torch.device], Noise] = draw_noise,
     ) -> None:
         super().__init__()
-        self.labels = nn.Embedding(classes + 1, dim)
+        self.labels = nn.Embedding(classes + int(spare_row), dim)
         self.classes = classes
         self.budget = budget
         self.label_noise = label_noise
