@@ -73,8 +73,8 @@ def check_tokens(t, run):
         close(cells[:, ::step, ::2, ::2], t[f"feature_{level}_sub"], **CLOSE)
         assert torch.equal(hole, t[f"mask_{level}"])
     sizes = [height * width for height, width in run.tokens.shapes]
-    for level, waves in enumerate(run.tokens.position.split(sizes, dim=1)):
-        waves = (waves - run.level_embedding[level]).unflatten(1, run.tokens.shapes[level])
+    for level, position in enumerate(run.tokens.position.split(sizes, dim=1)):
+        waves = (position - run.level_embedding[level]).unflatten(1, run.tokens.shapes[level])
         close(waves.movedim(-1, 1)[:, ::16, ::2, ::2], t[f"pos_{level}_sub"], **CLOSE)
     step = -(-run.tokens.features.shape[1] // t["memory_sub"].shape[1])
     real = ~run.tokens.padding[:, ::step]

@@ -185,7 +185,7 @@ def test_counts_of_nothing_are_refused(name):
 def test_shares_that_cannot_be_are_refused():
     with pytest.raises(RecipeError, match=r"keep above 0; .*or encoder=deformable"):
         SparseEncoderConfig(keep=0.0)
-    with pytest.raises(RecipeError, match=r"encoder\.keep from 0 to 1; got 1\.5"):
+    with pytest.raises(RecipeError, match=r"encoder\.keep above 0 and up to 1.*; got 1\.5"):
         SparseEncoderConfig(keep=1.5)
     with pytest.raises(RecipeError, match=r"thousandths; got 0\.3333; type encoder\.keep=0\.333$"):
         SparseEncoderConfig(keep=0.3333)

@@ -20,12 +20,9 @@ from leandetr.models.heads import PredictionHeads, ProposalHead
 from leandetr.nn import grid
 from leandetr.nn.deform_attention import DeformAttention
 from leandetr.nn.feed_forward import FeedForward
-from leandetr.nn.scoring import TokenScorer, padding_last, share, write_back
+from leandetr.nn.scoring import WHOLE, TokenScorer, padding_last, share, thousandths, write_back
 from leandetr.registry import a_share, at_least_one
 from leandetr.types import Attention, Encoded, Prediction, Salience, Tokens
-
-WHOLE = 1000
-"""Shares are counted in thousandths, so that an export holds for every size."""
 
 
 @encoders.register("sparse")
@@ -49,22 +46,18 @@ class SparseEncoderConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, "encoder", "layers", "heads", "points", "hidden")
-        a_share(self, "encoder", "keep", "dropout")
+        a_share(self, "encoder", "dropout")
         if self.keep == 0:
             raise RecipeError(
                 "expected encoder.keep above 0; got 0; "
                 "type encoder.keep=0.1, or encoder=deformable to refine all tokens"
             )
-        if abs(self.keep - self.permille / WHOLE) > 1e-9:
-            raise RecipeError(
-                f"expected encoder.keep in whole thousandths; got {self.keep}; "
-                f"type encoder.keep={max(self.permille, 1) / WHOLE}"
-            )
+        thousandths(self.keep, "encoder.keep")
 
     @property
     def permille(self) -> int:
         """`keep` in thousandths."""
-        return round(self.keep * WHOLE)
+        return thousandths(self.keep, "encoder.keep")
 
     def build(self, dims: Dims) -> nn.Module:
         """The encoder for a detector of these sizes."""
