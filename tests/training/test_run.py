@@ -223,11 +223,13 @@ def test_another_model_is_fine_tuned(
     slow = ["train.epochs=1", "train.lr=1e-12", "train.weight_decay=0"]
     out = train(old, pictures, tmp_path / "run", overrides=slow)
     told = capsys.readouterr().err
-    assert "heads.classes.0.weight (5, 16) -> (2, 16)" in told
+    assert "heads.classes.* (2 tensors): no row of the old model stands for the same" in told
+    assert "classes: 5 in the old model, 2 here, not both named: all are fresh" in told
     name = next(name for name in weights(out) if name.startswith("decoder") and "weight" in name)
     torch.testing.assert_close(weights(out)[name], old.state_dict()[name])
     again = train(tiny, pictures, tmp_path / "again", overrides=slow, weights=out / "best")
     torch.testing.assert_close(weights(again)[name], weights(out)[name])
+    assert "classes: 2 of 2 known by name" in capsys.readouterr().err
 
 
 def test_bf16_trains(tiny: Recipe, pictures: Path, tmp_path: Path) -> None:
@@ -307,6 +309,25 @@ def test_without_a_network_both_ways_out_are_told(
     monkeypatch.setattr(run, "load_pretrained", unreachable)
     with pytest.raises(NetworkUnavailable, match=r"by hand; or .* --set backbone.weights=none"):
         train("dino-r50", pictures, tmp_path / "run", overrides=["dim=32"])
+
+
+def test_a_backbone_that_the_old_model_lacks_starts_pretrained(
+    tiny: Recipe, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from leandetr.recipes.assemble import build
+
+    def loaded(*arguments: Any) -> str:
+        raise NetworkUnavailable("the backbone was asked for")
+
+    monkeypatch.setattr(run, "load_pretrained", loaded)
+    store.save(build(tiny), tmp_path / "old")
+    with pytest.raises(NetworkUnavailable, match="was asked for"):
+        train(
+            "dino-r50",
+            *(pictures, tmp_path / "run"),
+            overrides=["dim=32"],
+            weights=tmp_path / "old",
+        )
 
 
 def test_missing_images_are_skipped_when_asked_for(

@@ -6,6 +6,8 @@ grew has the rows. So new parts with classes of their own are found too.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -19,11 +21,12 @@ PROPOSALS = "proposals."
 """Prefix of the proposal head's weights."""
 
 
-def shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
+@lru_cache(maxsize=8)
+def shapes(recipe: Recipe) -> Mapping[str, tuple[int, ...]]:
     """The shape of every parameter and buffer of a detector, which is not really built."""
     with torch.device("meta"):
         state = build(recipe).state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return MappingProxyType({name: tuple(tensor.shape) for name, tensor in state.items()})
 
 
 def class_rows(recipe: Recipe) -> dict[str, int]:

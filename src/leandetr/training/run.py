@@ -139,10 +139,18 @@ def _model(
         return model
     if start is not None:
         old = start if isinstance(start, Detector) else store.load(start)
+        if _needs_backbone(recipe, old):
+            log.info("backbone: %s", _pretrained(model, recipe))
         log.info("weights taken over:\n%s", transfer(old, model).table())
     elif recipe.model.backbone.weights is not None:
         log.info("backbone: %s", _pretrained(model, recipe))
     return model
+
+
+def _needs_backbone(recipe: Recipe, old: Detector) -> bool:
+    """Whether the old model has another backbone, and the recipe wants its own pretrained."""
+    mine, other = recipe.model.backbone, old.recipe.model.backbone
+    return mine.weights is not None and mine.architecture != other.architecture
 
 
 def _pretrained(model: Detector, recipe: Recipe) -> str:
