@@ -13,7 +13,6 @@ from leandetr.models.encoders.dense import DenseEncoderConfig
 from leandetr.models.necks import SingleLevelConfig
 from leandetr.models.queries.learned import LearnedQueriesConfig
 from leandetr.recipes import CriterionRecipe, ModelRecipe, Recipe, TrainRecipe, build
-from leandetr.types import Target
 
 TOP = 100
 """Boxes an image after post-processing: DETR keeps all its queries, Conditional DETR these."""
@@ -69,12 +68,3 @@ def official_detector(case: Case) -> tuple[Detector, list]:
     rules = rules_of(recipe)
     assert fill(model, case.weights(), rules) == {}
     return model, rules
-
-
-def targets_of(case: Case) -> list[Target]:
-    """The boxes of a case's images."""
-    t = case.tensors
-    return [
-        Target(t[f"target_labels_{image}"], t[f"target_boxes_{image}"])
-        for image in range(len(case.meta["targets_per_image"]))
-    ]
