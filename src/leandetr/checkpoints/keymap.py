@@ -198,25 +198,25 @@ def _stack_parts(
 
 def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:
     for template, target in pairs:
-        found = _pattern(template).fullmatch(key)
+        found = pattern(template).fullmatch(key)
         if found:
             return target.format(**found.groupdict())
     return None
 
 
 @cache
-def _pattern(template: str) -> re.Pattern[str]:
+def pattern(template: str) -> re.Pattern[str]:
     """`{rest}` matches anything, any other `{name}` one part; a name used twice matches itself."""
-    pattern, seen = "", set()
+    text, seen = "", set()
     for piece in re.split(r"(\{\w+\})", template):
         if not piece.startswith("{"):
-            pattern += re.escape(piece)
+            text += re.escape(piece)
             continue
         name = piece[1:-1]
         body = ".+" if name == "rest" else r"[^.]+"
-        pattern += f"(?P={name})" if name in seen else f"(?P<{name}>{body})"
+        text += f"(?P={name})" if name in seen else f"(?P<{name}>{body})"
         seen.add(name)
-    return re.compile(pattern)
+    return re.compile(text)
 
 
 def _check_alias(official: Mapping[str, Tensor], key: str, source: str) -> None:
