@@ -1,10 +1,12 @@
 """From maps to tokens."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 
 from leandetr.errors import RecipeError
-from leandetr.models.necks import ChannelMapperConfig, shrink
+from leandetr.models.necks import ChannelMapperConfig, SingleLevelConfig, shrink
 from leandetr.nn.position import sine_grid
 from leandetr.types import FeatureMaps, Images
 
@@ -103,3 +105,28 @@ def test_one_cell_can_be_normalised():
     assert tokens.shapes == ((1, 1),) * 3
     assert tokens.features.isfinite().all()
     assert tokens.features.any()
+
+
+def test_a_single_level_is_one_convolution_and_plain_sines():
+    module = SingleLevelConfig().build(8, CHANNELS[:1])
+    features, images = inputs()
+    features = FeatureMaps(features.maps[:1], features.padding[:1])
+    tokens = module(features, images)
+    assert tokens.shapes == ((4, 6),)
+    expected = module.project(features.maps[0]).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(tokens.features, expected)
+    sines = sine_grid(features.padding[0], 8, temperature=10000.0, offset=0.0).flatten(1, 2)
+    assert torch.equal(tokens.position, sines)
+    assert torch.equal(tokens.padding, features.padding[0].flatten(1))
+    torch.testing.assert_close(tokens.valid_ratios[0], torch.ones(1, 2))
+    assert [name for name, _ in module.named_parameters()] == ["project.weight", "project.bias"]
+
+
+def test_a_single_level_is_no_setting():
+    config = SingleLevelConfig()
+    assert config.levels == 1
+    assert not fields(config)
+    with pytest.raises(RecipeError, match=r"one map of the backbone, got 2; .*outputs=\[3\]"):
+        config.build(8, CHANNELS)
+    with pytest.raises(RecipeError, match="multiple of 4"):
+        config.build(6, CHANNELS[:1])

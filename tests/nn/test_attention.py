@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from leandetr.errors import RecipeError
-from leandetr.nn.attention import Attention
+from leandetr.nn.attention import Attention, mix
 
 
 def pair(dim=12, heads=3, **options):
@@ -81,3 +81,30 @@ def test_dropout_only_in_training():
 def test_heads_that_do_not_share_the_width_are_refused():
     with pytest.raises(RecipeError, match=r"dim 12 .* heads 5; choose heads from \[1, 2, 3, 4, 6"):
         Attention(12, 5)
+
+
+def test_padding_hides_keys_of_its_own_image():
+    ours, theirs = pair()
+    query, key, value = draw()
+    padding = torch.zeros(2, 7, dtype=torch.bool)
+    padding[1, 4:] = True
+    expected, _ = theirs(query, key, value, key_padding_mask=padding, need_weights=False)
+    torch.testing.assert_close(ours(query, key, value, padding=padding), expected)
+
+
+def test_padding_and_hidden_keys_add_up():
+    ours, theirs = pair()
+    query, key, value = draw()
+    padding, hidden = torch.zeros(2, 7, dtype=torch.bool), torch.rand(5, 7) < 0.5
+    padding[1, 4:] = True
+    hidden[:, 0] = False  # a query that sees nothing has no answer
+    both = {"key_padding_mask": padding, "attn_mask": hidden, "need_weights": False}
+    expected, _ = theirs(query, key, value, **both)
+    torch.testing.assert_close(ours(query, key, value, hidden=hidden, padding=padding), expected)
+
+
+def test_heads_may_compare_more_channels_than_they_take():
+    query, key, value = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 4)
+    shares = (query @ key.mT / 8**0.5).softmax(-1)
+    expected = (shares @ value).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(mix(query, key, value), expected)

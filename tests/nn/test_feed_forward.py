@@ -34,3 +34,12 @@ def test_tokens_do_not_see_each_other():
     block = FeedForward(6, 12)
     x = torch.randn(1, 5, 6)
     torch.testing.assert_close(block(x)[:, 2:3], block(x[:, 2:3]))
+
+
+def test_dropout_of_an_mlp_falls_between_its_layers_in_training_only():
+    mlp = MLP(4, 3, hidden=64, depth=2, dropout=1.0)
+    x = torch.randn(2, 5, 4)
+    last = mlp.layers[-1]
+    torch.testing.assert_close(mlp(x), last.bias.expand(2, 5, 3))
+    mlp.eval()
+    torch.testing.assert_close(mlp(x), last(F.relu(mlp.layers[0](x))))

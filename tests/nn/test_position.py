@@ -38,6 +38,13 @@ def test_deformable_position_equals_official():
     assert checked
 
 
+def test_points_of_conditional_detr_equal_official():
+    case = load_case("functions/conditional_sine_points")
+    points, expected = case.tensors["points"], case.tensors["embedding"]
+    channels = expected.shape[-1] // 2
+    torch.testing.assert_close(sine_boxes(points, channels), expected, atol=1e-5, rtol=0)
+
+
 def test_boxes_put_y_first_and_size_last():
     wide = sine_boxes(torch.tensor([[[0.1, 0.6, 0.3, 0.2]]]), 8)
     assert wide.shape == (1, 1, 32)

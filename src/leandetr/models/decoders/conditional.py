@@ -159,8 +159,8 @@ class ConditionalLayer(nn.Module):
 class ConditionalDecoder(nn.Module):
     """References are points read off the queries' positions; they stay, and boxes surround them.
 
-    As in DETR the content of the queries starts at zero, and the query and key projections of the
-    first self-attention get no gradient.
+    As in DETR the content of the queries starts at zero, and of the projections of the first
+    self-attention only the bias of the values gets a gradient.
     """
 
     def __init__(self, dim: int, layers: list[ConditionalLayer]) -> None:
