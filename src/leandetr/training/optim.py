@@ -1,8 +1,8 @@
 """The optimiser and learning-rate schedules of the papers: AdamW with factors by part."""
 
 import math
-from fnmatch import fnmatchcase
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -27,8 +27,8 @@ def build_optimiser(
 ) -> AdamW:
     """AdamW over all trainable parameters; a name that starts with a prefix has its factor of lr.
 
-    A `*` in a prefix stands for anything. Of several that fit, the longest counts. Raises `RecipeError` for a prefix that no
-    parameter starts with.
+    A `*` in a prefix stands for anything. Of several that fit, the longest counts. Raises
+    `RecipeError` for a prefix that no parameter starts with.
     """
     for prefix, _ in factors:
         if not any(_starts(name, prefix) for name, _ in model.named_parameters()):
