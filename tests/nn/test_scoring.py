@@ -27,6 +27,9 @@ def test_padding_takes_the_smallest_score_of_the_batch():
     padding = torch.tensor([[False, True, False], [False, False, True]])
     filled = padding_last(scores, padding)
     assert filled.tolist() == [[3.0, -2.0, 5.0], [0.5, -2.0, -2.0]]
+    filled.sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [[1, 0, 1], [1, 3, 0]]
 
 
 @st.composite

@@ -68,8 +68,11 @@ def share(count: Int[Tensor, " N"], permille: int) -> Int[Tensor, " N"]:
 def padding_last(
     scores: Float[Tensor, "N S"], padding: Bool[Tensor, "N S"]
 ) -> Float[Tensor, "N S"]:
-    """The scores, with padded tokens at the smallest one of the whole batch (official code)."""
-    return torch.where(padding, scores.detach().amin(), scores)
+    """The scores, with padded tokens at the smallest one of the whole batch.
+
+    What padded tokens are taught, the token with that score learns (kakaobrain/sparse-detr).
+    """
+    return torch.where(padding, scores.amin(), scores)
 
 
 def write_back(
