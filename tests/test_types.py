@@ -13,7 +13,6 @@ from leandetr.types import (
     Prediction,
     Target,
     Tokens,
-    total_targets,
 )
 
 
@@ -65,10 +64,11 @@ def test_the_answer_is_the_last_layer_of_the_main_queries():
     assert (answer.logits == 2).all()
 
 
-def test_targets_are_counted_over_the_batch():
-    targets = [Target(torch.zeros(n, dtype=torch.long), torch.zeros(n, 4)) for n in (2, 0, 3)]
-    assert total_targets(targets) == 5
-    assert total_targets([]) == 0
+def test_the_extent_of_an_image_ends_where_its_padding_begins():
+    padding = torch.ones(2, 6, 8, dtype=torch.bool)
+    padding[0, :5, :8] = False
+    padding[1, :6, :3] = False
+    assert Images(torch.zeros(2, 3, 6, 8), padding).extent.tolist() == [[5, 8], [6, 3]]
 
 
 def test_values_move_between_devices():

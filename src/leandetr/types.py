@@ -4,7 +4,6 @@ Axes, here and everywhere: N images, S tokens (all levels, finest first), L leve
 Q queries, K classes, T targets, H W rows and columns.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -239,16 +238,8 @@ class Outputs:
         groups: tuple[Group, ...],
     ) -> "Outputs":
         """What came out of the stages of one forward pass."""
-        return Outputs(
-            layers=decoded.layers,
-            proposals=chosen,
-            groups=groups,
-            salience=encoded.salience,
-            encoder_layers=encoded.layers,
-            looks=decoded.looks,
-            tokens=encoded.tokens,
-            extent=images.extent,
-        )
+        learned = (encoded.salience, encoded.layers, decoded.looks, encoded.tokens)
+        return Outputs(decoded.layers, chosen, groups, *learned, images.extent)
 
     @property
     def answer(self) -> Prediction:
@@ -302,8 +293,3 @@ class Detections:
         """The class name of detection `index`; its number where no names are known."""
         label = int(self.labels[index])
         return self.names[label] if label < len(self.names) else str(label)
-
-
-def total_targets(targets: Sequence[Target]) -> int:
-    """How many boxes a batch of targets holds."""
-    return sum(len(target.labels) for target in targets)
