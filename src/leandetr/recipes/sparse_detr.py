@@ -20,7 +20,8 @@ def _r50(keep: float) -> Recipe:
 
 
 def _swin_t(keep: float) -> Recipe:
-    return _r50(keep).with_model(backbone=SwinConfig(variant="tiny", weights="imagenet"))
+    backbone = SwinConfig(variant="tiny", frozen_stages=2, weights="imagenet")
+    return _r50(keep).with_model(backbone=backbone)
 
 
 def sparse_detr_r50_rho0() -> Recipe:

@@ -113,6 +113,14 @@ def test_gradients_reach_every_parameter_through_drop_path():
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+def test_frozen_stages_do_not_train():
+    backbone = SwinConfig(frozen_stages=2).build()
+    frozen = {key for key, p in backbone.named_parameters() if not p.requires_grad}
+    first = ("patch_embed.", "layers.0.")
+    assert frozen == {key for key, _ in backbone.named_parameters() if key.startswith(first)}
+    assert all(p.requires_grad for p in SwinConfig().build().parameters())
+
+
 def test_runs_in_bfloat16():
     backbone = tiny().to(torch.bfloat16)
     batch = blank(1, 30, 30)
@@ -128,6 +136,7 @@ def test_runs_in_bfloat16():
         ({"variant": "huge"}, "one of .'tiny', 'small', 'base', 'large'., got 'huge'"),
         ({"window": 1}, "at least 2 cells a side, got 1"),
         ({"drop_path": 1.0}, "from 0 to below 1, got 1.0"),
+        ({"frozen_stages": 6}, "four stages and so is 0 to 5, got 6"),
         ({"outputs": ()}, "indices of its 4 stages"),
         ({"window": 8, "weights": "imagenet"}, "are known for swin-tiny-w8"),
     ],

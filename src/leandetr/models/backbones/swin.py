@@ -229,13 +229,15 @@ class SwinConfig:
 
     `window`: cells a side of a window; 7, or 12 for the weights trained at 384 pixels. `outputs`:
     indices of the four stages to return, at strides 4, 8, 16 and 32. `drop_path`: rate of the last
-    block; 0.2 in DINO. `weights`: "imagenet" (1k), "imagenet-22k" or None.
+    block; 0.2 in DINO. `frozen_stages`: how many of (patch embedding, first stage, ...) do not
+    train; 2 in Sparse DETR. `weights`: "imagenet" (1k), "imagenet-22k" or None.
     """
 
     variant: str = "tiny"
     window: int = 7
     outputs: tuple[int, ...] = (1, 2, 3)
     drop_path: float = 0.2
+    frozen_stages: int = 0
     weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -245,6 +247,11 @@ class SwinConfig:
             raise RecipeError(f"a Swin window has at least 2 cells a side, got {self.window}")
         if not 0 <= self.drop_path < 1:
             raise RecipeError(f"drop_path is a rate from 0 to below 1, got {self.drop_path}")
+        if not 0 <= self.frozen_stages <= 5:
+            raise RecipeError(
+                "frozen_stages counts the patch embedding and four stages and so is 0 to 5, "
+                f"got {self.frozen_stages}"
+            )
         check_outputs(self.outputs, 4)
         check_known(self.architecture, self.weights)
 
@@ -256,7 +263,7 @@ class SwinConfig:
     def build(self) -> nn.Module:
         """The backbone, with random weights; stages after the last output are left out."""
         embed, depths, heads = VARIANTS[self.variant]
-        return Swin(
+        swin = Swin(
             embed,
             depths,
             heads=heads,
@@ -264,3 +271,6 @@ class SwinConfig:
             outputs=self.outputs,
             drop_path=self.drop_path,
         )
+        for part in [swin.patch_embed, *swin.layers][: self.frozen_stages]:
+            part.requires_grad_(False)
+        return swin
