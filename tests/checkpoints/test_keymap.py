@@ -10,6 +10,7 @@ from leandetr.checkpoints.keymap import (
     Alias,
     Drop,
     Fuse,
+    Implied,
     Rename,
     check_fits,
     fill,
@@ -203,6 +204,38 @@ def test_of_two_layouts_the_first_is_written():
     named = to_official(to_ours(whole, rules).state, rules)
     assert list(named) == ["at.0.q.bias", "at.0.k.bias", "at.0.v.bias"]
     assert named["at.0.k.bias"].tolist() == [2.0, 3.0]
+
+
+HOMES = (
+    Implied("top.{i}.{p}", of="inner.{i}.{p}"),
+    Implied("top.1.{p}", of="top.0.{p}"),
+    Rename("top.{i}.{p}", "heads.{i}.{p}"),
+    Alias("inner.{i}.{p}", of="top.{i}.{p}"),
+)
+
+
+@pytest.mark.parametrize(
+    ("stored", "filled"),
+    [
+        ({"top.0.bias": 1.0, "top.1.bias": 2.0}, (1.0, 2.0)),
+        ({"inner.0.bias": 1.0, "inner.1.bias": 2.0}, (1.0, 2.0)),
+        ({"top.0.bias": 1.0, "inner.1.bias": 2.0}, (1.0, 2.0)),
+        ({"top.0.bias": 1.0}, (1.0, 1.0)),
+        ({"inner.0.bias": 1.0, "top.0.bias": 1.0, "top.1.bias": 2.0}, (1.0, 2.0)),
+    ],
+)
+def test_a_key_that_was_left_out_is_put_back(stored, filled):
+    state = {key: torch.tensor([value]) for key, value in stored.items()}
+    ours = to_ours(state, HOMES).state
+    assert [ours[f"heads.{i}.bias"].item() for i in (0, 1)] == list(filled)
+    assert state.keys() == stored.keys()  # the given one is left alone
+    assert to_ours(to_official(ours, HOMES), HOMES).state == ours
+
+
+def test_what_is_put_back_must_agree_with_what_is_there():
+    state = {"inner.0.bias": torch.ones(1), "top.0.bias": torch.zeros(1)}
+    with pytest.raises(CheckpointMismatch, match=r"inner\.0\.bias and top\.0\.bias differ"):
+        to_ours(state, HOMES)
 
 
 word = st.text("abc", min_size=1, max_size=3)

@@ -50,7 +50,15 @@ class Fuse:
     ours: str
 
 
-Rule = Rename | Alias | Drop | Fuse
+@dataclass(frozen=True)
+class Implied:
+    """An official key that may be left out, for it repeats another; it is then put back."""
+
+    official: str
+    of: str
+
+
+Rule = Rename | Alias | Drop | Fuse | Implied
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ def to_ours(official: Mapping[str, Tensor], rules: Sequence[Rule]) -> Converted:
     for an alias whose values differ from what it repeats, and for a part whose others are missing
     or of another shape.
     """
+    official = _with_implied(official, rules)
     converted = Converted({})
     unknown = []
     parts: dict[str, list[str]] = {}
@@ -154,9 +163,23 @@ def _first(key: str, rules: Iterable[Rule]) -> tuple[Rule | None, str]:
                 name = _rename(key, [(official, "")])
             case Fuse(officials, ours):
                 name = _rename(key, [(official, ours) for official in officials])
+            case Implied():
+                name = None
         if name is not None:
             return rule, name
     return None, ""
+
+
+def _with_implied(official: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
+    """All official keys, with those that were left out; the first rule that finds one decides."""
+    whole = dict(official)
+    for rule in rules:
+        if isinstance(rule, Implied):
+            for key in list(whole):
+                name = _rename(key, [(rule.of, rule.official)])
+                if name is not None:
+                    whole.setdefault(name, whole[key])
+    return whole
 
 
 def _named(key: str, value: Tensor, rule: Rule) -> dict[str, Tensor]:
