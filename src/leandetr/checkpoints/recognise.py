@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from leandetr.checkpoints.families import deformable, detr, dino
+from leandetr.checkpoints.families import deformable, detr, detrex, dino
 from leandetr.checkpoints.families.base import Family
 from leandetr.checkpoints.families.facts import Facts
 from leandetr.errors import CheckpointMismatch
@@ -22,7 +22,12 @@ from leandetr.recipes.assemble import PRESETS
 from leandetr.recipes.codec import override
 from leandetr.recipes.recipe import ModelRecipe, Recipe
 
-FAMILIES: tuple[Family, ...] = (*dino.FAMILIES, *deformable.FAMILIES, *detr.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+    *dino.FAMILIES,
+    *deformable.FAMILIES,
+    *detr.FAMILIES,
+    *detrex.FAMILIES,
+)
 """All families; the first that a checkpoint looks like is taken."""
 
 MASKS = ("mask_head.{rest}", "bbox_attention.{rest}")

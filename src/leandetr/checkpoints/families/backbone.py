@@ -14,21 +14,30 @@ from leandetr.models.backbones.swin import VARIANTS, SwinConfig
 DILATION = "keys do not tell whether the last stage dilates (DC5)"
 
 
-def backbone(facts: Facts, at: str, like: Any) -> Any:
-    """The config of the backbone below the prefix `at`.
-
-    `like` is the backbone of the family's usual model: what keys do not tell is as it has it.
-    """
+def backbone(facts: Facts, like: Any) -> Any:
+    """The config of the backbone; what keys do not tell is as `like` has it."""
+    at = facts.names.backbone
     if facts.has(f"{at}.patch_embed.proj.weight"):
         return _swin(facts, at)
     if facts.has(f"{at}.layer1.0.conv1.weight"):
         return _resnet(facts, [f"{at}.layer{stage}" for stage in (1, 2, 3, 4)], like)
     if facts.has(f"{at}.res2.0.conv1.weight"):
         return _resnet(facts, [f"{at}.res{stage}" for stage in (2, 3, 4, 5)], like)
-    found = ", ".join(facts.keys(f"{at.split('.')[0]}.{{rest}}")[:3]) or "no keys of a backbone"
+    found = ", ".join(facts.keys("backbone.{rest}")[:3]) or "no keys of a backbone"
     raise CheckpointMismatch(
         f"expected a ResNet or Swin backbone, got {found}; other backbones cannot be converted"
     )
+
+
+def mapped(facts: Facts, like: Any) -> Any:
+    """The backbone returning the maps that the neck of several levels takes."""
+    numbered = [
+        template.replace("{i}", str(i))
+        for template in facts.names.maps
+        for i in range(facts.count(template))
+    ]
+    shapes = [facts.shape(key) for key in numbered]
+    return with_maps(backbone(facts, like), [shape[1] for shape in shapes if shape[-1] == 1])
 
 
 def with_maps(config: Any, widths: list[int]) -> Any:
@@ -49,16 +58,6 @@ def dilated(facts: Facts, config: Any) -> Any:
         return config
     path = "backbone.dilate_last"
     return replace(config, dilate_last=facts.asked(path, "dilation", False, DILATION))
-
-
-def projections(facts: Facts, template: str) -> tuple[list[int], int]:
-    """Channels of the maps that 1x1 convolutions project, and the number of levels after them.
-
-    `template` names the weights of the convolutions, numbered by `{i}`.
-    """
-    shapes = [facts.shape(template.replace("{i}", str(i))) for i in range(facts.count(template))]
-    widths = [shape[1] for shape in shapes if shape[-1] == 1]
-    return widths, len(shapes) - len(widths)
 
 
 def _channels(config: Any) -> list[int]:

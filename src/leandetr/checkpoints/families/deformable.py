@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from leandetr.checkpoints.families.backbone import backbone, dilated, projections, with_maps
+from leandetr.checkpoints.families.backbone import dilated, mapped
 from leandetr.checkpoints.families.base import Family
 from leandetr.checkpoints.families.encoders import encoder, is_key_aware, sizes
 from leandetr.checkpoints.families.facts import Facts
@@ -17,7 +17,6 @@ from leandetr.recipes.recipe import Recipe
 from leandetr.recipes.sparse_detr import sparse_detr_r50_rho0, sparse_detr_r50_rho30
 
 PROPOSED, EMBEDDED = "transformer.enc_output.weight", "transformer.pos_trans.weight"
-TABLE = "query_embed.weight"
 MANY = 1500
 """One-to-many queries of every released H-DETR."""
 
@@ -29,9 +28,10 @@ SHARE = "keys do not tell which share of the tokens is kept (rho)"
 def is_sampled(facts: Facts) -> bool:
     """Deformable attention under the names of the official Deformable DETR, and its queries."""
     one_stage = "transformer.reference_points.weight"
-    return facts.has(
-        "transformer.level_embed", "transformer.decoder.layers.0.cross_attn.sampling_offsets.weight"
-    ) and (facts.has(EMBEDDED) or facts.has(one_stage))
+    cross = f"transformer.decoder.layers.0.{facts.names.decoder}"
+    return facts.has(facts.names.levels, f"{cross}.sampling_offsets.weight") and (
+        facts.has(EMBEDDED) or facts.has(one_stage, facts.names.table)
+    )
 
 
 def is_sparse(facts: Facts) -> bool:
@@ -44,23 +44,25 @@ def is_sparse(facts: Facts) -> bool:
 
 def is_hybrid(facts: Facts) -> bool:
     """One-to-many queries: told by the arguments, or by learned contents beside proposals."""
-    learned = facts.has(EMBEDDED, TABLE)
+    learned = facts.has(EMBEDDED, facts.names.table)
     return is_sampled(facts) and (learned or facts.told("num_queries_one2many", 0) > 0)
 
 
 def deformable_recipe(facts: Facts) -> Recipe:
     """One stage or two, with box refinement or without."""
     if not facts.has(PROPOSED):
-        return common(facts, deformable_detr_r50(), PointQueriesConfig(facts.rows(TABLE)))
+        return common(
+            facts, deformable_detr_r50(), PointQueriesConfig(facts.rows(facts.names.table))
+        )
     base = deformable_detr_r50_two_stage()
     return common(facts, base, replace(base.model.queries, count=_count(facts)))
 
 
 def hybrid_recipe(facts: Facts) -> Recipe:
     """Deformable DETR with queries to spare for the one-to-many group."""
-    learned = facts.has(EMBEDDED, TABLE)
+    learned = facts.has(EMBEDDED, facts.names.table)
     base = h_detr_r50() if learned else h_detr_r50_plain()
-    total = facts.rows(TABLE) if facts.has(TABLE) else None
+    total = facts.rows(facts.names.table) if facts.has(facts.names.table) else None
     if total is None:
         count = facts.asked("queries.count", "num_queries_one2one", 300, COUNT)
         spare = facts.told("num_queries_one2many", MANY)
@@ -114,9 +116,8 @@ def sparse_recipe(facts: Facts) -> Recipe:
 def common(facts: Facts, base: Recipe, queries: Any) -> Recipe:
     """What they all have in common, with these queries."""
     model = base.model
-    levels, dim = facts.shape("transformer.level_embed")
-    widths, _ = projections(facts, "input_proj.{i}.0.weight")
-    config = with_maps(backbone(facts, "backbone.0.body", model.backbone), widths)
+    levels, dim = facts.shape(facts.names.levels)
+    config = mapped(facts, model.backbone)
     refine = facts.has("transformer.decoder.bbox_embed.0.layers.0.weight")
     return base.with_model(
         dim=dim,
@@ -127,10 +128,10 @@ def common(facts: Facts, base: Recipe, queries: Any) -> Recipe:
         queries=queries,
         decoder=replace(
             model.decoder,
-            **sizes(facts, "decoder", levels=levels, attention="cross_attn"),
+            **sizes(facts, "decoder", levels=levels),
             refine=refine,
             look_twice=refine and model.decoder.look_twice,
-            key_aware=is_key_aware(facts, "decoder", "cross_attn"),
+            key_aware=is_key_aware(facts, "decoder"),
         ),
         shared_heads=not refine,
     )

@@ -13,6 +13,9 @@ from leandetr.recipes.recipe import Recipe
 ENCODER, DECODER = "transformer.encoder.layers", "transformer.decoder.layers"
 
 
+POINT = "transformer.decoder.ref_point_head.layers.1.weight"
+
+
 def is_detr(facts: Facts) -> bool:
     """Dense cross-attention with fused projections, and learned queries."""
     return facts.has(f"{DECODER}.0.multihead_attn.in_proj_weight", "query_embed.weight")
@@ -20,11 +23,8 @@ def is_detr(facts: Facts) -> bool:
 
 def is_conditional(facts: Facts) -> bool:
     """Content and position projected apart, and reference points of two numbers."""
-    head = "transformer.decoder.ref_point_head.layers.1.weight"
-    return (
-        facts.has(f"{DECODER}.0.ca_qpos_sine_proj.weight", "query_embed.weight", head)
-        and facts.rows(head) == 2
-    )
+    position = f"{DECODER}.0.ca_qpos_sine_proj.weight"
+    return facts.has(position, "query_embed.weight", POINT) and facts.rows(POINT) == 2
 
 
 def detr_recipe(facts: Facts) -> Recipe:
@@ -45,16 +45,11 @@ def conditional_recipe(facts: Facts) -> Recipe:
     return dense_recipe(facts, conditional_detr_r50())
 
 
-def dense_recipe(
-    facts: Facts, base: Recipe, *, wide: str = "linear1", at: str = "backbone.0.body"
-) -> Recipe:
-    """What DETR and Conditional DETR have in common.
-
-    `wide` is the first layer of a feed-forward block, `at` where the backbone's keys begin.
-    """
-    model = base.model
+def dense_recipe(facts: Facts, base: Recipe) -> Recipe:
+    """What DETR and Conditional DETR have in common."""
+    model, wide = base.model, facts.names.wide
     dim, channels = facts.shape("input_proj.weight")[:2]
-    config = with_maps(backbone(facts, at, model.backbone), [channels])
+    config = with_maps(backbone(facts, model.backbone), [channels])
     return base.with_model(
         dim=dim,
         classes=facts.rows("class_embed.weight"),

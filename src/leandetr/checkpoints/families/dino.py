@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from leandetr.checkpoints.families.backbone import backbone, projections, with_maps
+from leandetr.checkpoints.families.backbone import mapped
 from leandetr.checkpoints.families.base import Family
 from leandetr.checkpoints.families.encoders import encoder, is_interleaved, is_key_aware, sizes
-from leandetr.checkpoints.families.facts import Facts
+from leandetr.checkpoints.families.facts import Facts, Names
 from leandetr.checkpoints.keymap import Drop, Rule
 from leandetr.checkpoints.official import dino, lite_detr
 from leandetr.models.queries.denoising import DenoisingConfig
@@ -36,41 +36,43 @@ def dino_recipe(facts: Facts) -> Recipe:
     """DINO with the encoder that the keys tell."""
     base = lite_dino_r50_h3l1_2p1x3() if is_interleaved(facts) else dino_r50()
     model = base.model
-    levels, dim = facts.shape("transformer.level_embed")
-    widths, _ = projections(facts, "input_proj.{i}.0.weight")
-    inside = "backbone.0" if facts.has("backbone.0.patch_embed.proj.weight") else "backbone.0.body"
+    if facts.has("backbone.0.patch_embed.proj.weight"):
+        facts = facts.under(Names(backbone="backbone.0"))
+    levels, dim = facts.shape(facts.names.levels)
     temperature = facts.told("pe_temperatureH", model.neck.temperature)
     classes = facts.rows("class_embed.0.weight")
     return base.with_model(
         dim=dim,
         classes=classes,
-        backbone=with_maps(backbone(facts, inside, model.backbone), widths),
+        backbone=mapped(facts, model.backbone),
         neck=replace(model.neck, levels=levels, temperature=temperature),
         encoder=encoder(facts, levels=levels, dropout=model.encoder.dropout),
         queries=replace(model.queries, count=facts.rows("transformer.tgt_embed.weight")),
         decoder=replace(
             model.decoder,
-            **sizes(facts, "decoder", levels=levels, attention="cross_attn"),
-            key_aware=is_key_aware(facts, "decoder", "cross_attn"),
+            **sizes(facts, "decoder", levels=levels),
+            key_aware=is_key_aware(facts, "decoder"),
         ),
-        groups=denoising(facts, model.groups[0], classes + 1),
+        groups=denoising(facts, model.groups[0], classes),
         shared_heads=_one_head(facts),
         top=facts.told("num_select", model.top),
     )
 
 
-def denoising(facts: Facts, usual: DenoisingConfig, rows: int) -> tuple[DenoisingConfig, ...]:
-    """The denoising group, or none where the label table does not have the expected rows.
+def denoising(facts: Facts, usual: DenoisingConfig, classes: int) -> tuple[DenoisingConfig, ...]:
+    """The denoising group, or none where the label table does not have a row for each class.
 
     The official code takes the size of that table from another option than the classes.
     """
-    if not facts.has(LABELS) or facts.rows(LABELS) != rows:
+    spare = facts.rows(LABELS) - classes if facts.has(LABELS) else -1
+    if spare not in (0, 1):
         return ()
     budget = facts.told("dn_number", usual.budget)
     found = DenoisingConfig(
         budget=budget if budget > 0 else usual.budget,
         label_noise=facts.told("dn_label_noise_ratio", usual.label_noise),
         box_noise=facts.told("dn_box_noise_scale", usual.box_noise),
+        spare_row=spare == 1,
     )
     return (found,)
 

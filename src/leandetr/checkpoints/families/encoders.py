@@ -14,20 +14,10 @@ HIGH = "keys do not tell how many of the levels are high-level (enc_scale)"
 BLOCKS = "without a narrow feed-forward keys do not tell the number of blocks (num_expansion)"
 
 
-def sizes(
-    facts: Facts,
-    stack: str,
-    *,
-    levels: int,
-    attention: str = "self_attn",
-    wide: str = "linear1",
-) -> dict[str, Any]:
-    """Layers, heads, points and hidden width of the `encoder` or `decoder` named by `stack`.
-
-    `attention` is the attention that samples, `wide` the first layer of a feed-forward block.
-    """
-    at = f"transformer.{stack}.layers"
-    offsets = f"{at}.0.{attention}.sampling_offsets"
+def sizes(facts: Facts, stack: str, *, levels: int) -> dict[str, Any]:
+    """Layers, heads, points and hidden width of the `encoder` or `decoder` named by `stack`."""
+    at, wide = f"transformer.{stack}.layers", facts.names.wide
+    offsets = f"{at}.0.{_attention(facts, stack)}.sampling_offsets"
     heads = facts.heads(f"{stack}.heads", offsets=f"{offsets}.bias")
     return {
         "layers": facts.count(f"{at}.{{i}}.{wide}.weight"),
@@ -53,9 +43,10 @@ def is_interleaved(facts: Facts) -> bool:
     return facts.has("transformer.encoder.layers.0.self_attn.query_proj.weight")
 
 
-def is_key_aware(facts: Facts, stack: str, attention: str) -> bool:
+def is_key_aware(facts: Facts, stack: str) -> bool:
     """Whether keys, and not a projection, weigh the samples."""
-    return not facts.has(f"transformer.{stack}.layers.0.{attention}.attention_weights.weight")
+    at = f"transformer.{stack}.layers.0.{_attention(facts, stack)}"
+    return not facts.has(f"{at}.attention_weights.weight")
 
 
 def encoder(facts: Facts, *, levels: int, dropout: float) -> Any:
@@ -68,7 +59,7 @@ def encoder(facts: Facts, *, levels: int, dropout: float) -> Any:
 def interleaved(facts: Facts, *, levels: int, dropout: float) -> LiteEncoderConfig:
     """Lite DETR's encoder: layers with a narrow feed-forward end a block."""
     at = "transformer.encoder.layers"
-    key_aware = is_key_aware(facts, "encoder", "self_attn")
+    key_aware = is_key_aware(facts, "encoder")
     own_levels = 1 if _shares_offsets(facts, levels, key_aware=key_aware) else levels
     found = sizes(facts, "encoder", levels=own_levels)
     layers = found.pop("layers")
@@ -93,6 +84,10 @@ def interleaved(facts: Facts, *, levels: int, dropout: float) -> LiteEncoderConf
         dropout=dropout,
         **found,
     )
+
+
+def _attention(facts: Facts, stack: str) -> str:
+    return facts.names.encoder if stack == "encoder" else facts.names.decoder
 
 
 def _shares_offsets(facts: Facts, levels: int, *, key_aware: bool) -> bool:

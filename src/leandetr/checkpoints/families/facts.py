@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -20,7 +20,25 @@ STAR = 0.9
 """Mean cosine between offsets and the rays of their heads above which they are seen to agree."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Names:
+    """Where a layout keeps what all detectors have; the defaults are the papers' repositories.
+
+    `maps` are the weights of the neck's convolutions, `levels` the level embedding, `table` the
+    learned queries, `encoder` and `decoder` the attention to tokens within a layer of each, `wide`
+    the first linear layer of a feed-forward block.
+    """
+
+    backbone: str = "backbone.0.body"
+    maps: tuple[str, ...] = ("input_proj.{i}.0.weight",)
+    levels: str = "transformer.level_embed"
+    table: str = "query_embed.weight"
+    encoder: str = "self_attn"
+    decoder: str = "cross_attn"
+    wide: str = "linear1"
+
+
+@dataclass(frozen=True)
 class Facts:
     """A state dict under its official names, and what is found out about it.
 
@@ -33,6 +51,11 @@ class Facts:
     choices: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     assumed: dict[str, str] = field(default_factory=dict)
+    names: Names = Names()
+
+    def under(self, names: Names) -> "Facts":
+        """The same facts for another layout; what is found out later is shared."""
+        return replace(self, names=names)
 
     def keys(self, template: str) -> list[str]:
         """All keys that fit; `{i}` stands for one part of a key, `{rest}` for several."""

@@ -28,19 +28,24 @@ def rules(recipe: Recipe) -> list[Rule]:
     return [
         *encoder_rules(recipe),
         *DECODER,
-        *(TWO_STAGE if _two_stage(recipe) else ONE_STAGE),
-        *_heads(recipe),
+        *query_rules(recipe),
+        *head_rules(recipe),
         *neck(recipe),
         Rename("transformer.level_embed", "neck.level_embedding"),
         Rename("backbone.0.body.{rest}", "backbone.{rest}"),
     ]
 
 
+def query_rules(recipe: Recipe) -> tuple[Rename, ...]:
+    """Where queries come from: a table, or the proposals."""
+    return TWO_STAGE if _two_stage(recipe) else ONE_STAGE
+
+
 def _two_stage(recipe: Recipe) -> bool:
     return isinstance(recipe.model.queries, TwoStageQueriesConfig)
 
 
-def _heads(recipe: Recipe) -> list[Rule]:
+def head_rules(recipe: Recipe) -> list[Rule]:
     """Heads are numbered by layer at the top; those of the proposals come last.
 
     Box heads that refine, and class heads beside proposals, are stored under the decoder too.
