@@ -28,6 +28,16 @@ def test_boxes_start_by_moving_nothing():
     assert torch.equal(proposing.place(torch.randn(2, 3, 8), logits), logits)
 
 
+def test_heads_with_a_background_start_anywhere():
+    """DETR's boxes have no reference: all in one place, they could not tell targets apart."""
+    heads = PredictionHeads(8, 4, layers=2, shared=True, background=True)
+    features = torch.randn(1, 2, 8)
+    assert heads.logits(0, features).shape == (1, 2, 5)
+    first, second = heads.shift(0, features)[0]
+    assert not torch.equal(first, second)
+    assert heads.logits(0, torch.zeros(1, 1, 8)).abs().max() < 1  # far from the prior
+
+
 @pytest.mark.parametrize(("shared", "count"), [(True, 1), (False, 3)])
 def test_shared_heads_exist_once(shared, count):
     heads = PredictionHeads(8, 4, layers=3, shared=shared)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from leandetr import boxes as frames
 from leandetr.nn import grid
 from leandetr.nn.feed_forward import MLP
 from leandetr.types import Proposed, Tokens
@@ -32,10 +33,19 @@ def box_head(dim: int) -> MLP:
     return head
 
 
+def _background_head(dim: int, classes: int) -> nn.Linear:
+    return nn.Linear(dim, classes + 1)
+
+
+def _placing_head(dim: int) -> MLP:
+    return MLP(dim, 4, hidden=dim, depth=BOX_DEPTH)
+
+
 class PredictionHeads(nn.Module):
     """Class and box heads of the decoder: `layers` of each, or one that serves all layers.
 
-    With `background`, one more class, the last, means that there is nothing (DETR).
+    With `background`, one more class, the last, means that there is nothing (DETR); these heads
+    place boxes instead of moving them, and start as PyTorch leaves them, as the official ones do.
     """
 
     def __init__(
@@ -43,13 +53,11 @@ class PredictionHeads(nn.Module):
     ) -> None:
         super().__init__()
         count = 1 if shared else layers
-        build = (
-            (lambda: nn.Linear(dim, classes + 1))
-            if background
-            else (lambda: class_head(dim, classes))
+        class_of, box_of = (
+            (_background_head, _placing_head) if background else (class_head, box_head)
         )
-        self.classes = nn.ModuleList(build() for _ in range(count))
-        self.boxes = nn.ModuleList(box_head(dim) for _ in range(count))
+        self.classes = nn.ModuleList(class_of(dim, classes) for _ in range(count))
+        self.boxes = nn.ModuleList(box_of(dim) for _ in range(count))
 
     def logits(self, layer: int, features: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q K"]:
         """Class logits of a decoder layer's queries."""
@@ -116,7 +124,7 @@ class ProposalHead(nn.Module):
     def propose(self, tokens: Tokens, *, agnostic: bool = False) -> Proposed:
         """The proposals of all tokens, for supervision."""
         found = self(tokens)
-        boxes = self.place(found.features, found.box_logits).float().sigmoid()
+        boxes = frames.sigmoid(self.place(found.features, found.box_logits))
         return Proposed(found.logits, boxes, agnostic)
 
     def place(
