@@ -130,8 +130,9 @@ def _part(registry: Registry, value: Any, path: str) -> Any:
             f"{path}: expected the name of a {registry.kind} under '{TYPE}', got {value!r}; "
             f"known: {', '.join(registry.names())}"
         )
-    rest = {key: item for key, item in value.items() if key != TYPE}
-    return _dataclass(registry.get(str(value[TYPE])), rest, path)
+    kind, colon, name = str(value[TYPE]).partition(":")  # timm:resnet18 has the name resnet18
+    rest = ({"name": name} if colon else {}) | {k: v for k, v in value.items() if k != TYPE}
+    return _dataclass(registry.get(kind), rest, path)
 
 
 def _typed(hint: Any, value: Any, path: str) -> Any:

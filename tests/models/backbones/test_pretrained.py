@@ -188,3 +188,32 @@ def test_torchvision_names_carry_the_hash():
     for (architecture, _), weights in KNOWN.items():
         if architecture.startswith("resnet"):
             assert weights.filename == f"{architecture}-{weights.sha256}.pth"
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+def test_every_resnet_has_weights_by_name(depth):
+    assert KNOWN[ResNetConfig(depth, weights="imagenet").architecture, "imagenet"].url.startswith(
+        f"https://download.pytorch.org/models/resnet{depth}-"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "window", "weights"),
+    [
+        ("tiny", 7, "imagenet"),
+        ("tiny", 7, "imagenet-22k"),
+        ("small", 7, "imagenet"),
+        ("small", 7, "imagenet-22k"),
+        ("base", 7, "imagenet"),
+        ("base", 12, "imagenet"),
+        ("base", 7, "imagenet-22k"),
+        ("base", 12, "imagenet-22k"),
+        ("large", 7, "imagenet-22k"),
+        ("large", 12, "imagenet-22k"),
+    ],
+)
+def test_every_swin_has_weights_by_name(variant, window, weights):
+    config = SwinConfig(variant, window=window, weights=weights)
+    name = KNOWN[config.architecture, weights].filename
+    assert name.startswith(f"swin_{variant}_patch4_window{window}_")
+    assert ("22k" in name) == (weights == "imagenet-22k")

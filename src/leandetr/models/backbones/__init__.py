@@ -1,5 +1,6 @@
 """Backbones: images in, feature maps out. Importing this package registers them all."""
 
+from leandetr.models.backbones.adapters import HubConfig, TimmConfig
 from leandetr.models.backbones.base import Backbone, BackboneConfig, backbones
 from leandetr.models.backbones.pretrained import load_pretrained
 from leandetr.models.backbones.residual import FrozenBatchNorm
@@ -10,9 +11,11 @@ __all__ = [
     "Backbone",
     "BackboneConfig",
     "FrozenBatchNorm",
+    "HubConfig",
     "NanoResNetConfig",
     "ResNetConfig",
     "SwinConfig",
+    "TimmConfig",
     "backbones",
     "load_pretrained",
 ]

@@ -51,6 +51,15 @@ class BackboneConfig(Protocol):
         ...
 
 
+@runtime_checkable
+class OwnWeights(Protocol):
+    """A backbone config that gets its pretrained weights itself: another library keeps them."""
+
+    def load_weights(self, backbone: nn.Module) -> str:
+        """Fill what `build` returned; says what was loaded. Raises `NetworkUnavailable`."""
+        ...
+
+
 def with_padding(maps: Sequence[Float[Tensor, "N _ _ _"]], images: Images) -> FeatureMaps:
     """The maps with the padding of the full-size images at each map's size.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from leandetr.errors import CheckpointError, CheckpointMismatch, RecipeError
 from leandetr.fetch import fetch
-from leandetr.models.backbones.base import BackboneConfig
+from leandetr.models.backbones.base import BackboneConfig, OwnWeights
 
 TORCHVISION = "https://download.pytorch.org/models/"
 SWIN = "https://github.com/SwinTransformer/storage/releases/download/"
@@ -122,6 +122,8 @@ def load_pretrained(backbone: nn.Module, config: BackboneConfig) -> str:
     """
     if config.weights is None:
         return "no pretrained weights"
+    if isinstance(config, OwnWeights):
+        return config.load_weights(backbone)
     check_known(config.architecture, config.weights)
     weights = KNOWN[config.architecture, config.weights]
     path = fetch(weights.url, sha256=weights.sha256)
