@@ -17,7 +17,6 @@ from leandetr.models.queries.hybrid import HybridConfig
 from leandetr.models.queries.points import PointQueriesConfig
 from leandetr.models.queries.two_stage import TwoStageQueriesConfig
 from leandetr.recipes import CriterionRecipe, ModelRecipe, Recipe, TrainRecipe, build
-from leandetr.types import Target
 
 CLASSES = "classes (size of class head input to the criterion)"
 TOP = 100
@@ -83,15 +82,6 @@ def official_detector(case: Case) -> tuple[Detector, list]:
     rules = rules_of(recipe)
     assert fill(model, case.weights(), rules) == {}
     return model, rules
-
-
-def targets_of(case: Case) -> list[Target]:
-    """The stored targets of each image."""
-    t = case.tensors
-    return [
-        Target(t[f"target_labels_{i}"], t[f"target_boxes_{i}"])
-        for i in range(len(case.meta["targets_per_image"]))
-    ]
 
 
 def sliced(case: Case, name: str, whole: Tensor) -> Tensor:

@@ -96,3 +96,15 @@ def test_inverse_sigmoid_is_finite_at_and_beyond_the_ends():
     logits = boxes.inverse_sigmoid(x, eps=1e-3)
     edge = torch.log(torch.tensor(1e3))
     assert_close(logits, torch.stack((-edge, -edge, edge, edge)))
+
+
+def test_sigmoid_is_at_least_single_precision():
+    logits = torch.tensor([0.0, 8.0, torch.inf])
+    for given_type, expected in (
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):
+        found = boxes.sigmoid(logits.to(given_type))
+        assert found.dtype == expected
+        assert_close(found, logits.to(expected).sigmoid(), atol=1e-7, rtol=0)

@@ -99,3 +99,8 @@ def inverse_sigmoid(x: Float[Tensor, "*B"], eps: float) -> Float[Tensor, "*B"]:
     """
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def sigmoid(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """Coordinate of a logit, in single precision at least, whatever autocast says."""
+    return x.to(torch.promote_types(x.dtype, torch.float32)).sigmoid()

@@ -76,10 +76,10 @@ class SampledLayer(nn.Module):
 def move(
     reference: Float[Tensor, "N Q R"], shift: Float[Tensor, "N Q 4"], eps: float
 ) -> Float[Tensor, "N Q 4"]:
-    """Boxes: references shifted in logits, in single precision whatever autocast says.
+    """Boxes: references shifted in logits, in single precision at least.
 
     A point gives the centre only: its sizes come from the shift alone. `eps` clamps the inverse
     sigmoid, which differs between papers.
     """
     start = frames.inverse_sigmoid(reference, eps)
-    return (F.pad(start, (0, 4 - start.shape[-1])) + shift.float()).sigmoid()
+    return frames.sigmoid(F.pad(start, (0, 4 - start.shape[-1])) + shift)

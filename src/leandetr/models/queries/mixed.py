@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from leandetr import boxes as frames
 from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
 from leandetr.models.queries.base import MAIN, check_counts, check_spare, sources
@@ -65,7 +66,7 @@ class MixedQueries(nn.Module):
         best = scores.topk(count, dim=1).indices[:, start:]  # N Q
         features = grid.pick(candidates.features, best)
         box_logits = grid.pick(candidates.box_logits, best)
-        boxes = head.place(features, box_logits).float().sigmoid()
+        boxes = frames.sigmoid(head.place(features, box_logits))
         return Proposed(grid.pick(candidates.logits, best), boxes)
 
     def _queries(self, chosen: Proposed, start: int) -> Queries:

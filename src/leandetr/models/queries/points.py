@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leandetr import boxes as frames
 from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
 from leandetr.models.queries.base import MAIN, check_counts, check_spare, sources
@@ -51,6 +52,6 @@ class PointQueries(nn.Module):
 
     def _queries(self, rows: Float[Tensor, "Q CC"], images: int) -> Queries:
         position, content = rows.expand(images, -1, -1).chunk(2, dim=-1)
-        reference = self.point(position).float().sigmoid()
+        reference = frames.sigmoid(self.point(position))
         group = Group(MAIN, 0, content.shape[1], Match())
         return Queries(content, position, reference, None, (group,))

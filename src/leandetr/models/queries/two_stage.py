@@ -153,20 +153,15 @@ class TwoStageQueries(nn.Module):
         A padded token, or one whose proposal leaves the window, has the box (1, 1, 1, 1); all of
         them score alike and can be chosen.
         """
-        proposed = self._propose(tokens, proposals)
+        proposed = proposals.propose(tokens, agnostic=self.agnostic)
         return self._queries(tokens, proposed, 0, self.count), proposed
 
     def spare(self, tokens: Tokens, proposals: ProposalHead) -> Queries:
         """Queries of the proposals that come after the main ones, as far as there are tokens."""
         rows = check_spare(self.rows, self.count)
         with torch.no_grad():
-            proposed = self._propose(tokens, proposals)
+            proposed = proposals.propose(tokens, agnostic=self.agnostic)
         return self._queries(tokens, proposed, self.count, rows)
-
-    def _propose(self, tokens: Tokens, head: ProposalHead) -> Proposed:
-        candidates = head(tokens)
-        boxes = head.place(candidates.features, candidates.box_logits).float().sigmoid()
-        return Proposed(candidates.logits, boxes, self.agnostic)
 
     def _queries(self, tokens: Tokens, proposed: Proposed, start: int, stop: int) -> Queries:
         """Queries of the proposals from rank `start` to `stop`, best first."""
