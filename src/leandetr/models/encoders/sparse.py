@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from leandetr import boxes as frames
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.encoders.base import Gather, encoders
@@ -183,7 +184,7 @@ class SparseEncoder(nn.Module):
         return tuple(
             Prediction(
                 self.heads.logits(index, features),
-                (start + self.heads.shift(index, features).float()).sigmoid(),
+                frames.sigmoid(start + self.heads.shift(index, features)),
             )
             for index, features in enumerate(asked[:-1])
         )
