@@ -1,4 +1,4 @@
-# make demo | test | setup | format | check | test-gpu | golden | parity | docs
+# make demo | test | setup | format | check | test-gpu | golden | parity | costs | docs
 #
 # Every target makes the environment it needs (.venv) first, from pyproject.toml and constraints.txt.
 # Variables: PYTHON=python3.12           another interpreter (3.11 or newer)
@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --jaxtyping-packages=leandetr,beartype.beartype
 
-.PHONY: help demo test setup format check test-gpu golden parity docs clean
+.PHONY: help demo test setup format check test-gpu golden parity costs docs clean
 
 help:
 	@sed -n '1,6s/^# \{0,1\}//p' Makefile
@@ -62,6 +62,9 @@ golden: $(VENV)/.dev
 
 parity: $(VENV)/.dev
 	$(BIN)/python tools/write_parity.py
+
+costs: $(VENV)/.dev
+	$(BIN)/python tools/write_costs.py
 
 docs: $(VENV)/.dev
 	$(PIP) install -q -c constraints.txt -e '.[docs]'

@@ -56,11 +56,12 @@ def test_help_and_version() -> None:
 
 
 def test_list_shows_recipes_by_pattern() -> None:
-    names = [line.split()[0] for line in leandetr("list").stdout.splitlines()]
+    names = [line.split()[0] for line in leandetr("list").stdout.splitlines() if line]
     assert set(list_models()) <= set(names)
-    lite = leandetr("list", "lite-*").stdout.splitlines()
-    assert lite
-    assert all(line.startswith("lite-") for line in lite)
+    assert f"{store.shipped_models()[0]}:" in names
+    lite = leandetr("list", "lite-dino-*").stdout
+    assert "lite-dino-nano " in lite
+    assert "\ndino-nano " not in lite
 
 
 def test_show_prints_a_recipe_that_can_be_shown_again(tmp_path: Path) -> None:

@@ -85,17 +85,16 @@ def _options(
 def list_verb(
     pattern: Annotated[str, typer.Argument(help="A shell pattern such as 'lite-*'.")] = "*",
 ) -> None:
-    """List the recipes and the shipped models."""
+    """List the recipes with their costs and published AP, and the shipped models."""
     import fnmatch
 
     from leandetr.checkpoints.store import shipped_models
-    from leandetr.recipes.assemble import PRESETS, list_models
+    from leandetr.recipes.overview import overview, table
 
-    for name in list_models(pattern):
-        about = (PRESETS[name].__doc__ or "").strip().split("\n")[0]
-        typer.echo(f"{name:<30} {about}")
+    if lines := overview(pattern):
+        typer.echo(table(lines))
     for name in fnmatch.filter(shipped_models(), pattern):
-        typer.echo(f"{name:<30} A trained model: leandetr predict {name} PATHS --out DIR")
+        typer.echo(f"\n{name}: a trained model; leandetr predict {name} PATHS --out DIR")
 
 
 @app.command("show")
@@ -131,12 +130,15 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
     weights: Annotated[str | None, typer.Option(help="Start from this model's weights.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Exchange the encoder, e.g. lite.")] = None,
     changes: Changes = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Train on a COCO-format folder with the splits train and val."""
     from leandetr.training.run import train as run
 
-    overrides = [*changes, *([f"train.epochs={epochs}"] if epochs is not None else [])]
+    exchanged = [] if encoder is None else [f"encoder={encoder}"]
+    counted = [] if epochs is None else [f"train.epochs={epochs}"]
+    overrides = [*exchanged, *changes, *counted]
     start = _recipe_or_model(recipe)
     run(start, data, out, overrides=overrides, resume=resume, weights=weights, minutes=minutes)
 

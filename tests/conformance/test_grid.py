@@ -197,7 +197,7 @@ def decode(model, tokens):
 
 STILL = re.compile(
     r"^detr\S* decoder\.layers\.0\.self_attention\."
-    r"|^conditional\S* decoder\.layers\.0\.self_attention\.(query_content|key_content|value)\.weight"
+    r"|^conditional\S* decoder\.layers\.0\.self_attention\.((query|key)_content|value)\.weight"
 )
 """Parameters whose gradient is zero in theory: in the first layer of these decoders the content of
 the queries is nothing yet, for comparing as well as for mixing."""

@@ -9,9 +9,6 @@ from leandetr.recipes.assemble import build
 from leandetr.recipes.recipe import Recipe
 from leandetr.types import Images
 
-COMMON_SIZE = (800, 1066)
-"""Height and width at which models are compared (Lite DETR, arXiv 2303.07335, table 4)."""
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -25,15 +22,27 @@ class Cost:
     gmacs: float
 
 
-def cost(recipe: Recipe, *, size: tuple[int, int] = COMMON_SIZE) -> Cost:
-    """The cost of the detector of a recipe for one image of `size` (height, width).
+def usual_size(recipe: Recipe) -> tuple[int, int]:
+    """Height and width of a 4:3 picture as the recipe's preprocessing makes it.
+
+    For the presets of the papers 800 x 1066, the size of Lite DETR (arXiv 2303.07335), table 4.
+    """
+    short = recipe.preprocess.short
+    return short, short * 4 // 3
+
+
+def cost(recipe: Recipe, *, size: tuple[int, int] | None = None) -> Cost:
+    """The cost of the detector of a recipe for one image of `size`, else of its usual size.
 
     Nothing is computed: tensors have shapes only. Parameters of training-only groups count, as
     they do in the papers.
     """
+    height, width = size or usual_size(recipe)
     with torch.device("meta"):
         model = build(recipe).eval().requires_grad_(False)
-        images = Images(torch.empty(1, 3, *size), torch.zeros(1, *size, dtype=torch.bool))
+        images = Images(
+            torch.empty(1, 3, height, width), torch.zeros(1, height, width, dtype=torch.bool)
+        )
         with FlopCounterMode(display=False) as counter:
             model(images)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -12,7 +12,7 @@ class Published:
 
     ap: float
     epochs: int
-    millions: float | None
+    millions: float | int | None
     source: str
 
 
