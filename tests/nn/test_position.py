@@ -3,7 +3,7 @@
 import torch
 
 from golden_data import load_case
-from leandetr.nn.position import sine_boxes, sine_grid
+from leandetr.nn.position import sine_boxes, sine_coordinates, sine_grid
 
 
 def embed(case, channels, **options):
@@ -51,3 +51,13 @@ def test_boxes_put_y_first_and_size_last():
     y_first = sine_boxes(torch.tensor([[[0.6, 0.1]]]), 8)
     torch.testing.assert_close(wide[..., :8], y_first[..., 8:16])
     torch.testing.assert_close(wide[..., 8:16], y_first[..., :8])
+
+
+def test_coordinates_keep_their_order_and_boxes_put_y_first():
+    boxes = torch.rand(2, 3, 4)
+    plain = sine_coordinates(boxes, 8).unflatten(-1, (4, 8))
+    swapped = sine_boxes(boxes, 8).unflatten(-1, (4, 8))
+    assert torch.equal(swapped, plain[..., [1, 0, 2, 3], :])
+    for index in range(4):
+        alone = sine_coordinates(boxes[..., index : index + 1], 8)
+        assert torch.equal(plain[..., index, :], alone)
