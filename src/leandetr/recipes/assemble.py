@@ -13,6 +13,7 @@ from leandetr.recipes import (
     deformable_detr,
     detr,
     dino,
+    focus_detr,
     h_detr,
     lite_detr,
     nano,
@@ -33,6 +34,7 @@ PRESETS: dict[str, Callable[[], Recipe]] = {
         *sparse_detr.PRESETS,
         *deformable_detr.PRESETS,
         *h_detr.PRESETS,
+        *focus_detr.PRESETS,
     )
 }
 

@@ -18,12 +18,12 @@ def rules(recipe: Recipe) -> list[Rule]:
     again for each of its layers, twice.
     """
     proposals = f"transformer.decoder.class_embed.{recipe.model.decoder.layers}"
-    return [
-        *encoder_rules("transformer", "encoder"),
-        Alias("transformer.encoder.enhance_MCSP.{i}.{p}", f"{proposals}.{{p}}"),
-        Alias("enhance_MCSP_layerlist.{i}.{p}", f"{proposals}.{{p}}"),
-        *dino_without_encoder(recipe),
+    copies = [
+        Alias(f"{official}.{layer}.{{p}}", f"{proposals}.{{p}}")
+        for official in ("transformer.encoder.enhance_MCSP", "enhance_MCSP_layerlist")
+        for layer in range(len(recipe.model.encoder.cascade))
     ]
+    return [*encoder_rules("transformer", "encoder"), *copies, *dino_without_encoder(recipe)]
 
 
 def encoder_rules(official: str, ours: str) -> list[Rule]:
