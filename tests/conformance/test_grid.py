@@ -229,10 +229,10 @@ def test_a_step_against_the_gradient_lowers_the_loss(detector, encoder):
     before = losses(model, images, boxes).total
     before.backward()
     steepness = sum(parameter.grad.square().sum() for parameter in model.parameters())
-    step = 2e-4 / float(steepness)  # so short that no proposal changes its rank
+    step = 5e-5 / float(steepness)  # so short that no proposal changes its rank
     torch.optim.SGD(model.parameters(), lr=step).step()
     drop = before - losses(model, images, boxes).total
-    assert 1e-4 < drop < 4e-4
+    assert 2.5e-5 < drop < 1e-4
 
 
 @everywhere
