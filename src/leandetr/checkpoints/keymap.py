@@ -4,14 +4,13 @@ Keys are matched by templates: `{i}` stands for one dotted part, `{rest}` for ev
 follows. The same template reads a checkpoint and writes one.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from leandetr.checkpoints.templates import Renaming, pattern, renamed
 from leandetr.errors import CheckpointMismatch
 
 SHOWN = 5
@@ -80,8 +79,11 @@ def to_ours(official: Mapping[str, Tensor], rules: Sequence[Rule]) -> Converted:
     converted = Converted({})
     unknown = []
     parts: dict[str, list[str]] = {}
+    known = [(rule, pair) for rule in rules for pair in _from_official(rule)]
+    renaming = Renaming(pair for _, pair in known)
     for key, value in official.items():
-        rule, name = _first(key, rules)
+        number, name = renaming.first(key) or (None, "")
+        rule = None if number is None else known[number][0]
         match rule:
             case Rename():
                 if name in converted.state:
@@ -107,17 +109,17 @@ def to_official(ours: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, 
     Raises `CheckpointMismatch` for a parameter that no rule names.
     """
     official: dict[str, Tensor] = {}
+    known = [rule for rule in rules if isinstance(rule, Rename | Fuse)]
+    renaming = Renaming((rule.ours, _targets(rule)[0]) for rule in known)
     for key, value in ours.items():
-        named = next(filter(None, (_named(key, value, rule) for rule in rules)), None)
-        if named is None:
+        found = renaming.first(key)
+        if found is None:
             raise CheckpointMismatch(f"no official name for {key}")
-        official |= named
-    repeats = [(rule.of, rule.official) for rule in rules if isinstance(rule, Alias)]
-    for source, copy in repeats:
-        for key in list(official):
-            name = _rename(key, [(source, copy)])
-            if name is not None:
-                official[name] = official[key]
+        official |= _named(key, value, known[found[0]])
+    for rule in rules:
+        if isinstance(rule, Alias):
+            copies = Renaming([(rule.of, rule.official)]).all(list(official))
+            official |= {copy: official[source] for source, copy in copies.items()}
     return official
 
 
@@ -151,23 +153,19 @@ def check_fits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Non
         raise CheckpointMismatch(f"weights and model differ; {'; '.join(listed)}")
 
 
-def _first(key: str, rules: Iterable[Rule]) -> tuple[Rule | None, str]:
-    """The first rule that knows `key`, and the name it leads to."""
-    for rule in rules:
-        match rule:
-            case Rename(official, ours):
-                name = _rename(key, [(official, ours)])
-            case Alias(official, of):
-                name = _rename(key, [(official, of)])
-            case Drop(official, _):
-                name = _rename(key, [(official, "")])
-            case Fuse(officials, ours):
-                name = _rename(key, [(official, ours) for official in officials])
-            case Implied():
-                name = None
-        if name is not None:
-            return rule, name
-    return None, ""
+def _from_official(rule: Rule) -> list[tuple[str, str]]:
+    """Templates of official keys that a rule decides on, and where each leads."""
+    match rule:
+        case Rename(official, ours):
+            return [(official, ours)]
+        case Alias(official, of):
+            return [(official, of)]
+        case Drop(official, _):
+            return [(official, "")]
+        case Fuse(officials, ours):
+            return [(official, ours) for official in officials]
+        case Implied():
+            return []
 
 
 def _with_implied(official: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
@@ -175,30 +173,28 @@ def _with_implied(official: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict
     whole = dict(official)
     for rule in rules:
         if isinstance(rule, Implied):
-            for key in list(whole):
-                name = _rename(key, [(rule.of, rule.official)])
-                if name is not None:
-                    whole.setdefault(name, whole[key])
+            copies = Renaming([(rule.of, rule.official)]).all(list(whole))
+            whole = {copy: whole[source] for source, copy in copies.items()} | whole
     return whole
 
 
-def _named(key: str, value: Tensor, rule: Rule) -> dict[str, Tensor]:
-    """Our tensor under the official names that a rule gives it; empty if it gives none."""
-    match rule:
-        case Rename(official, ours):
-            name = _rename(key, [(ours, official)])
-            return {} if name is None else {name: value}
-        case Fuse(officials, ours) if _rename(key, [(ours, "")]) is not None:
-            parts = value.chunk(len(officials))
-            names = [str(_rename(key, [(ours, official)])) for official in officials]
-            return {name: part.clone() for name, part in zip(names, parts, strict=True)}
-    return {}
+def _targets(rule: Rename | Fuse) -> tuple[str, ...]:
+    """The official templates that one of our parameters goes to."""
+    return (rule.official,) if isinstance(rule, Rename) else rule.officials
+
+
+def _named(key: str, value: Tensor, rule: Rename | Fuse) -> dict[str, Tensor]:
+    """Our tensor under the official names that a rule gives it."""
+    names = [str(renamed(key, rule.ours, official)) for official in _targets(rule)]
+    if len(names) == 1:
+        return {names[0]: value}
+    return {name: part.clone() for name, part in zip(names, value.chunk(len(names)), strict=True)}
 
 
 def _siblings(key: str, rule: Fuse) -> list[str]:
     """All official keys that go where `key` goes, in order."""
-    mine = [official for official in rule.officials if _rename(key, [(official, "")]) is not None]
-    return [str(_rename(key, [(mine[0], official)])) for official in rule.officials]
+    mine = next(one for one in rule.officials if pattern(one).fullmatch(key))
+    return [str(renamed(key, mine, official)) for official in rule.officials]
 
 
 def _stack_parts(
@@ -217,29 +213,6 @@ def _stack_parts(
                 f"the parts of {name} differ in shape: {', '.join(map(str, shapes))}"
             )
         state[name] = torch.cat([official[key] for key in keys])
-
-
-def _rename(key: str, pairs: Iterable[tuple[str, str]]) -> str | None:
-    for template, target in pairs:
-        found = pattern(template).fullmatch(key)
-        if found:
-            return target.format(**found.groupdict())
-    return None
-
-
-@cache
-def pattern(template: str) -> re.Pattern[str]:
-    """`{rest}` matches anything, any other `{name}` one part; a name used twice matches itself."""
-    text, seen = "", set()
-    for piece in re.split(r"(\{\w+\})", template):
-        if not piece.startswith("{"):
-            text += re.escape(piece)
-            continue
-        name = piece[1:-1]
-        body = ".+" if name == "rest" else r"[^.]+"
-        text += f"(?P={name})" if name in seen else f"(?P<{name}>{body})"
-        seen.add(name)
-    return re.compile(text)
 
 
 def _check_alias(official: Mapping[str, Tensor], key: str, source: str) -> None:

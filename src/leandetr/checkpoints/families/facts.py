@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from leandetr.checkpoints.keymap import pattern
+from leandetr.checkpoints.templates import pattern
 from leandetr.errors import CheckpointMismatch
 
 Value = TypeVar("Value", bool, int, float, str)
