@@ -58,3 +58,8 @@ def test_every_extra_level_is_seen_by_all_parts():
     built = create_model(wide)
     assert built.encoder.layers[0].gather.attention.offsets.levels == 5
     assert built.decoder.layers[0].cross_attention.offsets.levels == 5
+
+
+def test_scores_that_learn_from_the_decoder_need_one_that_samples():
+    with pytest.raises(RecipeError, match=r"'sparse' learns from where .* 'detr' cannot tell"):
+        create_model("detr-r50", encoder="sparse")

@@ -4,8 +4,10 @@ import fnmatch
 from collections.abc import Callable, Sequence
 
 from leandetr.errors import RecipeError
+from leandetr.models.decoders import decoders
 from leandetr.models.detector import Detector, Parts
 from leandetr.models.dims import Dims
+from leandetr.models.encoders import encoders
 from leandetr.models.heads import PredictionHeads, ProposalHead
 from leandetr.models.postprocess import BestClass, TopScores
 from leandetr.recipes import (
@@ -74,8 +76,12 @@ def create_model(
 
 
 def build(recipe: Recipe) -> Detector:
-    """Put the parts of a recipe together, with fresh weights."""
+    """Put the parts of a recipe together, with fresh weights.
+
+    Raises `RecipeError` for parts that do not go together.
+    """
     model = recipe.model
+    _check_teacher(model)
     dims = Dims(dim=model.dim, levels=model.neck.levels, classes=model.classes)
     backbone = model.backbone.build()
     parts = Parts(
@@ -90,6 +96,7 @@ def build(recipe: Recipe) -> Detector:
             layers=model.decoder.layers,
             shared=model.shared_heads,
             background=model.background,
+            first_size=getattr(model.queries, "first_size", 0.0),
         ),
         proposals=_proposals(model),
         training_groups=[group.build(dims) for group in model.groups],
@@ -104,3 +111,17 @@ def _proposals(model: ModelRecipe) -> ProposalHead | None:
     if any(getattr(config, "scores_tokens", False) for config in scoring):
         return ProposalHead(model.dim, model.classes)
     return None
+
+
+def _check_teacher(model: ModelRecipe) -> None:
+    """Refuse an encoder that learns from where the decoder looks beside one that cannot tell."""
+    wanted = getattr(model.encoder, "learns_from_looks", False)
+    if wanted and not getattr(model.decoder, "reports_looks", False):
+        encoder, decoder = (
+            encoders.name_of(type(model.encoder)),
+            decoders.name_of(type(model.decoder)),
+        )
+        raise RecipeError(
+            f"the encoder '{encoder}' learns from where the decoder looks, and the decoder "
+            f"'{decoder}' cannot tell; type encoder=focus, or decoder=deformable"
+        )

@@ -168,7 +168,8 @@ class ConditionalDecoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
         self.refer = MLP(dim, 2, hidden=dim, depth=2)
-        self.scale = MLP(dim, dim, hidden=dim, depth=2)
+        # a single layer takes the embedded reference as it is
+        self.scale = MLP(dim, dim, hidden=dim, depth=2) if len(layers) > 1 else nn.Identity()
         start_evenly(self.refer)
         start_evenly(self.scale)
 

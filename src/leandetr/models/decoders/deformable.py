@@ -5,6 +5,7 @@ bounding box refinement).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ class DeformableDecoderConfig:
     look_twice: bool = False
     key_aware: bool = False
     dropout: float = 0.1
+    reports_looks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least_one(self, "decoder", "layers", "heads", "points", "hidden")

@@ -1,6 +1,7 @@
 """The decoder of DINO (arXiv 2203.03605): dynamic anchor boxes, look forward twice."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -29,6 +30,7 @@ class DinoDecoderConfig:
     hidden: int = 2048
     key_aware: bool = False
     dropout: float = 0.0
+    reports_looks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least_one(self, "decoder", "layers", "heads", "points", "hidden")

@@ -44,6 +44,7 @@ class SparseEncoderConfig:
     dropout: float = 0.0
     auxiliary: bool = True
     scores_tokens: ClassVar[bool] = True
+    learns_from_looks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least_one(self, "encoder", "layers", "heads", "points", "hidden")
