@@ -104,5 +104,6 @@ def check_detections(t, postprocess, answer):
     nearest = apart.argmin(dim=1)
     assert apart.amin(dim=1).max() < 0.1
     assert torch.equal(nearest.sort().values, rank)
+    # logits move by 4e-4, and so may detections of nearly the same score swap
     gap = (t["post_scores"][nearest] - t["post_scores"]).abs()
-    assert gap.max() < LEGITIMATE_GAP
+    assert gap.max() < NEAR["atol"]
