@@ -34,6 +34,9 @@ MUST = {
 }
 """Choices of a config for which there is no counterpart here but this one, the default."""
 
+TIMM = "timm_backbone"
+"""Kind of the backbones of models that say nothing about theirs."""
+
 COUNTER = "how many batches were seen plays no part in a frozen norm"
 
 
@@ -80,11 +83,13 @@ def backbone(config: Config, outputs: tuple[int, ...]) -> ResNetConfig:
     Raises `CheckpointMismatch` for other backbones, and for ResNets of other sizes.
     """
     inner = config.get("backbone_config") or {}
-    if inner.get("model_type", "timm_backbone") == "resnet":
+    kind = inner.get("model_type", TIMM)
+    if kind == "resnet":
         stages = [name for name in inner.get("out_features") or () if name.startswith("stage")]
         chosen = tuple(int(name.removeprefix("stage")) - 1 for name in stages)
         return ResNetConfig(depth=_depth(inner), outputs=chosen or outputs)
-    name = str(inner.get("backbone") or config.get("backbone") or "resnet50")
+    timm = inner.get("backbone") or config.get("backbone") or "resnet50"
+    name = str(timm if kind == TIMM else kind)
     found = re.fullmatch(r"resnet(\d+)(\..*)?", name)
     if found is None or int(found[1]) not in LAYOUTS:
         raise CheckpointMismatch(
