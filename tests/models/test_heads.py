@@ -28,6 +28,15 @@ def test_boxes_start_by_moving_nothing():
     assert torch.equal(proposing.place(torch.randn(2, 3, 8), logits), logits)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_queries_without_a_size_start_small(shared):
+    heads = PredictionHeads(8, 4, layers=2, shared=shared, first_size=-2.0)
+    features = torch.randn(2, 3, 8)
+    small = torch.tensor([0.0, 0.0, -2.0, -2.0]).expand(2, 3, -1)
+    assert torch.equal(heads.shift(0, features), small)
+    assert torch.equal(heads.shift(1, features), small if shared else torch.zeros(2, 3, 4))
+
+
 def test_heads_with_a_background_start_anywhere():
     """DETR's boxes have no reference: all in one place, they could not tell targets apart."""
     heads = PredictionHeads(8, 4, layers=2, shared=True, background=True)

@@ -46,10 +46,19 @@ class PredictionHeads(nn.Module):
 
     With `background`, one more class, the last, means that there is nothing (DETR); these heads
     place boxes instead of moving them, and start as PyTorch leaves them, as the official ones do.
+    `first_size` is the logit of width and height that the first layer starts from: for queries
+    whose references have none.
     """
 
     def __init__(
-        self, dim: int, classes: int, *, layers: int, shared: bool, background: bool = False
+        self,
+        dim: int,
+        classes: int,
+        *,
+        layers: int,
+        shared: bool,
+        background: bool = False,
+        first_size: float = 0.0,
     ) -> None:
         super().__init__()
         count = 1 if shared else layers
@@ -57,7 +66,11 @@ class PredictionHeads(nn.Module):
             (_background_head, _placing_head) if background else (class_head, box_head)
         )
         self.classes = nn.ModuleList(class_of(dim, classes) for _ in range(count))
-        self.boxes = nn.ModuleList(box_of(dim) for _ in range(count))
+        boxes = [box_of(dim) for _ in range(count)]
+        with torch.no_grad():
+            *_, bias = boxes[0].parameters()
+            bias[2:] += first_size
+        self.boxes = nn.ModuleList(boxes)
 
     def logits(self, layer: int, features: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q K"]:
         """Class logits of a decoder layer's queries."""

@@ -6,8 +6,9 @@ import torch
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.queries.points import PointQueriesConfig
+from leandetr.recipes import build
 from leandetr.types import Match
-from tiny import DIM, blocks, canvas
+from tiny import DIM, QUERIES, batch, blocks, canvas, tiny
 
 TOKENS = canvas([blocks(3, 3, levels=1), blocks(2, 3, levels=1)], ((3, 3),))
 
@@ -45,6 +46,14 @@ def test_spare_queries_are_the_next_rows():
     assert torch.equal(more.content[1], points.table.weight[5:, DIM:])
     assert torch.equal(more.position[0], points.table.weight[5:, :DIM])
     assert more.reference.shape == (2, 3, 2)
+
+
+def test_boxes_of_points_start_at_an_eighth_of_the_image():
+    model = build(tiny("deformable-detr-r50"))
+    answer = model(batch((64, 48))).answer
+    torch.testing.assert_close(
+        answer.boxes[..., 2:], torch.full((1, QUERIES, 2), 0.1192), atol=1e-4, rtol=0
+    )
 
 
 def test_a_source_without_spare_queries_says_how_to_have_some():

@@ -1,6 +1,7 @@
 """Learned queries of one-stage Deformable DETR (arXiv 2010.04159): each looks around its point."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,10 +16,15 @@ from leandetr.types import Group, Match, Proposed, Queries, Tokens
 @sources.register("learned-points")
 @dataclass(frozen=True)
 class PointQueriesConfig:
-    """`count` learned queries; `spare` more are there for training groups."""
+    """`count` learned queries; `spare` more are there for training groups.
+
+    A point has no size: boxes start at an eighth of the image, the sigmoid of `first_size`
+    (fundamentalvision/Deformable-DETR:models/deformable_detr.py, DeformableDETR).
+    """
 
     count: int = 300
     spare: int = 0
+    first_size: ClassVar[float] = -2.0
 
     def __post_init__(self) -> None:
         check_counts(self.count, self.spare)
