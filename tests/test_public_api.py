@@ -20,6 +20,7 @@ NAMES = [
     "evaluate",
     "list_models",
     "load",
+    "publish",
     "recipe",
     "save",
     "shipped_models",

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leandetr.checkpoints.publish import publish
     from leandetr.checkpoints.store import load, save, shipped_models
     from leandetr.deploy.draw import draw
     from leandetr.errors import LeanDetrError
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate",
     "list_models",
     "load",
+    "publish",
     "recipe",
     "save",
     "shipped_models",
@@ -52,6 +54,7 @@ _HOMES = {
     "evaluate": "leandetr.evaluation.evaluate",
     "list_models": "leandetr.recipes.assemble",
     "load": "leandetr.checkpoints.store",
+    "publish": "leandetr.checkpoints.publish",
     "recipe": "leandetr.recipes.assemble",
     "save": "leandetr.checkpoints.store",
     "shipped_models": "leandetr.checkpoints.store",

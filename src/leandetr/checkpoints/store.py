@@ -2,6 +2,7 @@
 
     save(model, "runs/cells")
     model = load("runs/cells")                  # or a shipped model: load("lite-dino-nano-cells")
+    model = load("hf:owner/name")               # or one from the Hugging Face hub
 
 Every file is whole or the one that was there before: a crash while saving destroys nothing.
 """
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from leandetr.checkpoints import hub
 from leandetr.checkpoints.keymap import check_fits
 from leandetr.errors import CheckpointError, CheckpointMismatch, RecipeError
 from leandetr.files import whole
@@ -69,7 +71,8 @@ def save(model: Detector, folder: str | Path) -> None:
 def load(model: str | Path) -> Detector:
     """The detector in a folder that `save` or `train` wrote, or a shipped one; in evaluation mode.
 
-    A folder of that name wins over a shipped model. Raises `CheckpointError` saying what is missing
+    `hf:owner/name` is one on the Hugging Face hub, `hf:owner/name@revision` a former state of it. A
+    folder of that name wins over a shipped model. Raises `CheckpointError` saying what is missing
     or damaged, `CheckpointMismatch` when weights and recipe do not belong together.
     """
     folder = find(model)
@@ -97,8 +100,11 @@ def shipped_models() -> list[str]:
 def find(model: str | Path) -> Path:
     """The folder that `model` names: a model, the best (else the last) of a run, a shipped one.
 
-    Raises `CheckpointError` with what it might have been.
+    What `hf:owner/name` names is downloaded first. Raises `CheckpointError` with what it might have
+    been, or `NetworkUnavailable`.
     """
+    if hub.is_reference(model):
+        return hub.download(hub.parse(str(model)), (WEIGHTS, RECIPE, LABELS))
     path = Path(model).expanduser()
     if path.is_dir():
         inner = (path / name for name in RUN_MODELS if (path / name / WEIGHTS).is_file())
@@ -126,7 +132,8 @@ def recipe_of(name: str) -> Recipe:
     `CheckpointError`.
     """
     path = Path(name).expanduser()
-    if name in list_models() or not (path.exists() or name in shipped_models()):
+    is_model = path.exists() or name in shipped_models() or hub.is_reference(name)
+    if name in list_models() or not is_model:
         return recipe(name)
     return read_recipe(path if path.is_file() else find(name))
 
