@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from leandetr.errors import RecipeError
+from leandetr.recipes import create_model, list_models, recipe
 from leandetr.training.optim import build_optimiser, build_schedule
 
 
@@ -77,3 +78,28 @@ def test_warmup_rises_in_a_line() -> None:
 def test_an_unknown_schedule_is_refused() -> None:
     with pytest.raises(RecipeError, match="cosine"):
         rates("cosin", 1, epochs=1, steps_per_epoch=1)
+
+
+@pytest.mark.parametrize("preset", list_models())
+def test_every_factor_of_a_preset_finds_its_parameters(preset: str) -> None:
+    how = recipe(preset).train
+    with torch.device("meta"):
+        model = create_model(preset)
+    factors = [(factor.prefix, factor.factor) for factor in how.lr_factors]
+    optimiser = build_optimiser(model, lr=1.0, weight_decay=0.0, factors=factors)
+    rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    found = {name: rates[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    if ("*.offsets.", 0.1) in factors:
+        slow = [rate for name, rate in found.items() if ".offsets." in name]
+        assert len(slow) == 2 * how_many_layers(preset)
+        assert set(slow) == {0.1}
+    if ("queries.point.", 0.1) in factors:
+        assert found["queries.point.weight"] == found["queries.point.bias"] == 0.1
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == len(found)
+
+
+def how_many_layers(preset: str) -> int:
+    """Layers with sampling offsets, in encoder and decoder."""
+    model = recipe(preset).model
+    own = getattr(model.encoder, "layers", None)
+    return model.decoder.layers + (own or model.encoder.blocks * model.encoder.high_updates)
