@@ -34,7 +34,7 @@ class TokenScorer(nn.Module):
     """One logit a token, from the token itself and the mean of all tokens of its map.
 
     kakaobrain/sparse-detr:models/deformable_transformer.py, MaskPredictor. The mean includes
-    padded tokens, as in the official code.
+    padded tokens, as in the official code, unless it is told which these are.
     """
 
     def __init__(self, dim: int) -> None:
@@ -50,11 +50,17 @@ class TokenScorer(nn.Module):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, features: Float[Tensor, "N S C"]) -> Float[Tensor, "N S"]:
-        """How much each token deserves to be refined, as a logit."""
+    def forward(
+        self, features: Float[Tensor, "N S C"], padding: Bool[Tensor, "N S"] | None = None
+    ) -> Float[Tensor, "N S"]:
+        """How much each token deserves to be refined, as a logit; `padding` is not averaged."""
         own, common = self.describe(features).chunk(2, dim=-1)
-        common = common.mean(dim=1, keepdim=True).expand_as(own)
-        return self.judge(torch.cat((own, common), dim=-1))[..., 0]
+        if padding is None:
+            common = common.mean(dim=1, keepdim=True)
+        else:
+            real = (~padding)[..., None].to(common.dtype)
+            common = (common * real).sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True)
+        return self.judge(torch.cat((own, common.expand_as(own)), dim=-1))[..., 0]
 
 
 def share(count: Int[Tensor, " N"], permille: int) -> Int[Tensor, " N"]:

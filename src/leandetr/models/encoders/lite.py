@@ -5,12 +5,15 @@ block updates the high-level tokens A times and the low-level tokens once, and t
 In the released code a block therefore holds A - 1 layers in which only high-level tokens ask and
 one layer in which all tokens ask; keys and values are all tokens in every layer
 (IDEA-Research/Lite-DETR:models/dino/deformable_transformer.py, TransformerEncoder).
+
+Scored Lite, which is in no paper, joins this with the scores of Focus-DETR (arXiv 2307.12612): of
+the low-level tokens only those ask that score best as foreground.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from leandetr.errors import RecipeError
@@ -20,8 +23,10 @@ from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
 from leandetr.nn.deform_attention import sampled_attention
 from leandetr.nn.feed_forward import FeedForward
+from leandetr.nn.foreground import foreground
+from leandetr.nn.scoring import WHOLE, TokenScorer, share, thousandths, write_back
 from leandetr.registry import a_share, at_least_one
-from leandetr.types import Encoded, Tokens
+from leandetr.types import Encoded, Salience, Tokens
 
 
 @encoders.register("lite")
@@ -30,7 +35,8 @@ class LiteEncoderConfig:
     """`high_levels` = x, `high_updates` = A, `blocks` = B of HxLy-(A+1)xB.
 
     `low_hidden` is the width of the feed-forward block for low-level tokens; None gives them the
-    one of the high-level tokens (`small_expand=False` in the official code).
+    one of the high-level tokens (`small_expand=False` in the official code). `keep_low` makes it
+    Scored Lite: this share of an image's low-level tokens is ever refined, None: all are.
     """
 
     high_levels: int = 3
@@ -44,6 +50,7 @@ class LiteEncoderConfig:
     own_key: bool = False
     shared_offsets: bool = False
     dropout: float = 0.0
+    keep_low: float | None = None
 
     def __post_init__(self) -> None:
         counts = ("high_levels", "high_updates", "blocks", "heads", "points", "hidden")
@@ -53,6 +60,13 @@ class LiteEncoderConfig:
         a_share(self, "encoder", "dropout")
         if self.own_key and not self.key_aware:
             raise RecipeError("own_key needs keys; type encoder.key_aware=true or own_key=false")
+        if self.keep_low is not None:
+            thousandths(self.keep_low, "encoder.keep_low")
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether the encoder needs the head that describes tokens."""
+        return self.keep_low is not None
 
     def build(self, dims: Dims) -> nn.Module:
         """The encoder for a detector of these sizes."""
@@ -73,7 +87,11 @@ class LiteEncoderConfig:
             )
             for _ in range(self.blocks)
         ]
-        return LiteEncoder(blocks, high_levels=self.high_levels)
+        if self.keep_low is None:
+            return LiteEncoder(blocks, high_levels=self.high_levels)
+        keep = thousandths(self.keep_low, "encoder.keep_low")
+        scorer = TokenScorer(dims.dim)
+        return ScoredLiteEncoder(scorer, blocks, high_levels=self.high_levels, keep_low=keep)
 
     def _gather(self, dims: Dims) -> Gather:
         attention = sampled_attention(
@@ -125,43 +143,94 @@ class SplitFeedForward(nn.Module):
         return torch.cat((self.low(low), self.high(high)), dim=1)
 
 
+@dataclass(frozen=True)
+class Tail:
+    """All tokens from `start` on ask; the first `low_count` of them are low-level."""
+
+    start: int
+    low_count: int
+
+    def take(self, values: Float[Tensor, "N S C"]) -> Float[Tensor, "N Q C"]:
+        """What belongs to the asking tokens."""
+        return values[:, self.start :]
+
+    def put(
+        self, values: Float[Tensor, "N S C"], updated: Float[Tensor, "N Q C"]
+    ) -> Float[Tensor, "N S C"]:
+        """The values with those of the asking tokens replaced."""
+        return torch.cat((values[:, : self.start], updated), dim=1)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some low-level tokens ask and all from `start` on, which are high-level.
+
+    Of `kept`, of image n only the first `counts[n]` are updated; the others just fill the batch.
+    """
+
+    kept: Int[Tensor, "N T"]
+    counts: Int[Tensor, " N"]
+    start: int
+
+    @property
+    def low_count(self) -> int:
+        """How many of the asking tokens are low-level; they come first."""
+        return self.kept.shape[1]
+
+    def take(self, values: Float[Tensor, "N S C"]) -> Float[Tensor, "N Q C"]:
+        """What belongs to the asking tokens."""
+        return torch.cat((grid.pick(values, self.kept), values[:, self.start :]), dim=1)
+
+    def put(
+        self, values: Float[Tensor, "N S C"], updated: Float[Tensor, "N Q C"]
+    ) -> Float[Tensor, "N S C"]:
+        """The values with those of the asking tokens replaced."""
+        low, high = updated[:, : self.low_count], updated[:, self.low_count :]
+        low = write_back(values[:, : self.start], self.kept, self.counts, low)
+        return torch.cat((low, high), dim=1)
+
+
+Asking = Tail | Chosen
+"""Which tokens ask in a layer."""
+
+
 class LiteLayer(nn.Module):
-    """The tokens from `start` on ask; all tokens answer."""
+    """Some tokens ask, all tokens answer."""
 
     def __init__(self, gather: Gather, feed_forward: EvenFeedForward | SplitFeedForward) -> None:
         super().__init__()
         self.gather = gather
         self.feed_forward = feed_forward
 
-    def forward(
-        self, tokens: Tokens, reference: Float[Tensor, "N S L 2"], *, start: int, low_count: int
-    ) -> Tokens:
+    def forward(self, tokens: Tokens, reference: Float[Tensor, "N S 2"], asking: Asking) -> Tokens:
         """Update the asking tokens; the others keep their features."""
         updated = self.gather(
-            tokens.features[:, start:],
-            tokens.position[:, start:],
-            reference[:, start:],
+            asking.take(tokens.features),
+            asking.take(tokens.position),
+            grid.on_levels(asking.take(reference), tokens.valid_ratios),
             memory=tokens.features,
             shapes=tokens.shapes,
             padding=tokens.padding,
         )
-        updated = self.feed_forward(updated, low_count)
-        return tokens.with_features(torch.cat((tokens.features[:, :start], updated), dim=1))
+        updated = self.feed_forward(updated, asking.low_count)
+        return tokens.with_features(asking.put(tokens.features, updated))
 
 
 class LiteBlock(nn.Module):
-    """High-level tokens ask several times, then all tokens ask once."""
+    """High-level tokens ask several times, then low-level ones ask too, once."""
 
     def __init__(self, high: list[LiteLayer], full: LiteLayer) -> None:
         super().__init__()
         self.high = nn.ModuleList(high)
         self.full = full
 
-    def forward(self, tokens: Tokens, reference: Float[Tensor, "N S L 2"], *, start: int) -> Tokens:
-        """`start` is the index of the first high-level token."""
+    def forward(
+        self, tokens: Tokens, reference: Float[Tensor, "N S 2"], *, high: Tail, full: Asking
+    ) -> Tokens:
+        """`high` are the high-level tokens, `full` those that ask in the last layer."""
         for layer in self.high:
-            tokens = layer(tokens, reference, start=start, low_count=0)
-        return self.full(tokens, reference, start=0, low_count=start)
+            tokens = layer(tokens, reference, high)
+        return self.full(tokens, reference, full)
 
 
 class LiteEncoder(nn.Module):
@@ -174,8 +243,48 @@ class LiteEncoder(nn.Module):
 
     def forward(self, tokens: Tokens, proposals: ProposalHead | None) -> Encoded:
         """Refine the coarse tokens often and the fine ones seldom."""
-        reference = grid.on_levels(grid.reference_points(tokens), tokens.valid_ratios)
+        reference = grid.reference_points(tokens)
         start = tokens.starts[-self.high_levels]
         for block in self.blocks:
-            tokens = block(tokens, reference, start=start)
+            tokens = block(tokens, reference, high=Tail(start, 0), full=Tail(0, start))
         return Encoded(tokens)
+
+
+class ScoredLiteEncoder(nn.Module):
+    """The same blocks, but of the low-level tokens only the best `keep_low` thousandths ever ask.
+
+    Our own: Lite DETR's interleaving with a foreground score a token, learned as in Focus-DETR.
+    An image refines int(valid * share) + 1 of its valid low-level tokens, chosen once; the others
+    go to the decoder as they came. Every image is scored and counted by itself.
+    """
+
+    def __init__(
+        self, scorer: TokenScorer, blocks: list[LiteBlock], *, high_levels: int, keep_low: int
+    ) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.blocks = nn.ModuleList(blocks)
+        self.high_levels = high_levels
+        self.keep_low = keep_low
+
+    def forward(self, tokens: Tokens, proposals: ProposalHead) -> Encoded:
+        """Refine the coarse tokens often, the best of the fine ones seldom, the others never.
+
+        The salience names the low-level tokens that were refined; all tokens' scores learn.
+        """
+        logits = self.scorer(proposals.describe(tokens), tokens.padding)
+        reference = grid.reference_points(tokens)
+        start = tokens.starts[-self.high_levels]
+        full = self._choose(logits[:, :start], tokens.padding[:, :start])
+        for block in self.blocks:
+            tokens = block(tokens, reference, high=Tail(start, 0), full=full)
+        salience = Salience(logits, foreground(len(tokens.shapes)), full.kept, full.counts)
+        return Encoded(tokens, salience)
+
+    def _choose(self, logits: Float[Tensor, "N S"], padding: Bool[Tensor, "N S"]) -> Chosen:
+        """The best low-level tokens; there is room for the share of the whole canvas."""
+        count = logits.shape[1]
+        room = count if self.keep_low == WHOLE else count * self.keep_low // WHOLE + 1
+        kept = logits.masked_fill(padding, -torch.inf).topk(room, dim=1).indices
+        valid = (~padding).sum(dim=1)
+        return Chosen(kept, torch.minimum(share(valid, self.keep_low), valid), count)
