@@ -14,7 +14,7 @@ from leandetr.checkpoints.coco_names import (
 )
 from leandetr.errors import CheckpointError
 from leandetr.recipes import build
-from tiny import batch, family, tiny, tiny_model
+from tiny import batch, family, single_level, tiny, tiny_model
 
 UNUSED = [index for index in range(ID_CLASSES) if index not in CATEGORIES]
 
@@ -38,19 +38,19 @@ def test_the_names_are_cocos():
     assert CATEGORIES[90] == NAMES[79] == "toothbrush"
 
 
-@pytest.mark.parametrize("detector", family())
+@pytest.mark.parametrize("detector", [*family(), *single_level()])
 def test_the_logits_and_boxes_of_the_named_classes_stay_the_same(detector):
     model = with_ids(detector)
     cut = to_eighty(model)
     images = batch((64, 80), (48, 64))
     with torch.no_grad():
         before, after = model(images).answer, cut(images).answer
-    kept = before.logits[..., list(CATEGORY_IDS)]
-    torch.testing.assert_close(after.logits, kept, rtol=0, atol=1e-6)
+    rows = [*CATEGORY_IDS, *([ID_CLASSES] if model.recipe.model.background else [])]
+    torch.testing.assert_close(after.logits, before.logits[..., rows], rtol=0, atol=1e-6)
     torch.testing.assert_close(after.boxes, before.boxes, rtol=0, atol=1e-6)
     for new, old in zip(cut.heads.classes, model.heads.classes, strict=True):
-        assert torch.equal(new.weight, old.weight[list(CATEGORY_IDS)])
-        assert torch.equal(new.bias, old.bias[list(CATEGORY_IDS)])
+        assert torch.equal(new.weight, old.weight[rows])
+        assert torch.equal(new.bias, old.bias[rows])
     assert (cut.names, cut.category_ids) == (NAMES, CATEGORY_IDS)
     assert cut.recipe.model.classes == 80
     assert not cut.training
@@ -91,16 +91,16 @@ def test_other_numbers_of_classes_are_refused(classes):
         to_eighty(build(tiny(classes=classes)))
 
 
-@pytest.mark.parametrize("detector", family())
+@pytest.mark.parametrize("detector", [*family(), *single_level()])
 def test_every_weight_with_a_row_for_each_class_is_found(detector):
     recipe = tiny(detector)
     found = class_rows(recipe)
     heads = {name for name in found if name.startswith("heads.classes.")}
-    assert len(heads) >= 2
+    assert len(heads) == 2 * len(build(recipe).heads.classes)
     extra = 1 if recipe.model.background else 0
     assert {found[name] for name in heads} == {extra}
     tables = {name: rows for name, rows in found.items() if name.startswith("training_groups")}
-    assert set(tables.values()) <= {1}
+    assert set(tables.values()) <= {0, 1}  # with a row for background or without
     assert not any("boxes" in name for name in found)
 
 

@@ -14,7 +14,7 @@ from leandetr.models.heads import PRIOR
 from leandetr.recipes import build
 from leandetr.training.rows import level_names
 from leandetr.training.transfer import NOT_THERE, Fresh, Partly, transfer
-from tiny import CLASSES, QUERIES, batch, family, tiny, tiny_model
+from tiny import CLASSES, QUERIES, batch, family, single_level, tiny, tiny_model
 
 NAMES = ("cat", "dog", "tree")
 HEADS = ("heads.classes.0.weight", "heads.classes.0.bias")
@@ -35,7 +35,7 @@ def fresh(names=(), detector="dino-nano", **changes):
     return model
 
 
-@pytest.mark.parametrize("detector", family())
+@pytest.mark.parametrize("detector", [*family(), *single_level()])
 def test_the_same_detector_takes_everything_over(detector):
     old, new = named(NAMES, detector), fresh(NAMES, detector)
     told = transfer(old, new)
@@ -84,6 +84,25 @@ def test_new_classes_start_at_the_prior():
     for head in (*new.heads.classes, new.proposals.classes):
         assert head.bias[1].sigmoid().item() == pytest.approx(PRIOR)
     assert torch.equal(new.heads.classes[0].bias[0], old.heads.classes[0].bias[1])
+
+
+def test_background_stays_background():
+    old, new = named(("cat", "dog"), "detr-r50"), fresh(("dog", "tree", "sea"), "detr-r50")
+    start = new.heads.classes[0].bias.detach().clone()
+    told = transfer(old, new)
+    bias, given = new.heads.classes[0].bias, old.heads.classes[0].bias
+    assert torch.equal(bias[[0, 3]], given[[1, 2]])
+    assert torch.equal(bias[[1, 2]], start[[1, 2]])
+    assert Partly(HEADS[1], 2, 4) in told.partly
+
+
+def test_a_score_of_any_object_is_kept_whatever_the_classes():
+    old, new = named(NAMES, "h-detr-nano"), fresh(("sea", "sky"), "h-detr-nano")
+    assert old.recipe.model.queries.agnostic
+    told = transfer(old, new)
+    assert torch.equal(new.proposals.classes.weight[0], old.proposals.classes.weight[0])
+    assert told.classes.known == ()
+    assert HEADS[0] in {item.name for item in told.fresh}
 
 
 @pytest.mark.parametrize(("before", "now"), [((), NAMES), (NAMES, ()), ((), ())])
