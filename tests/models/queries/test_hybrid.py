@@ -1,5 +1,7 @@
 """The one-to-many group of H-DETR, alone and beside other groups."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,8 +13,9 @@ from leandetr.models.queries.hybrid import HybridConfig
 from leandetr.models.queries.mixed import MixedQueriesConfig
 from leandetr.models.queries.points import PointQueriesConfig
 from leandetr.models.queries.two_stage import TwoStageQueriesConfig
+from leandetr.training.build import build_criterion
 from leandetr.types import Match
-from tiny import DIM, blocks, canvas, stir, targets
+from tiny import DIM, batch, blocks, canvas, stir, targets, tiny, tiny_model
 
 COUNT, SPARE = 4, 3
 DIMS = Dims(DIM, 2, 3)
@@ -123,3 +126,16 @@ def test_a_source_without_spare_queries_is_refused(tokens, head):
 def test_an_impossible_repeat_is_refused():
     with pytest.raises(RecipeError, match="repeat is at least 1; got 0"):
         HybridConfig(repeat=0)
+
+
+def test_one_stage_detectors_can_be_matched_one_to_many_too():
+    preset = tiny("deformable-detr-r50")
+    queries = replace(preset.model.queries, spare=SPARE)
+    model = tiny_model("deformable-detr-r50", queries=queries, groups=(HybridConfig(repeat=2),))
+    outputs = model.train()(batch((64, 48), (48, 64)), BOXES)
+    losses = build_criterion(model.recipe)(outputs, BOXES)
+    losses.total.backward()
+    assert {"labels/main/0", "giou/one-to-many/1"} <= set(losses.names)
+    assert model.queries.table.weight.grad.any(dim=1).all()
+    answer = model.eval()(batch((64, 48))).answer
+    assert answer.logits.shape[1] == queries.count

@@ -1,5 +1,7 @@
 """Two-stage queries, whatever they say besides where they are."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,8 +11,9 @@ from leandetr.models.heads import ProposalHead
 from leandetr.models.queries.two_stage import CONTENTS, TwoStageQueriesConfig
 from leandetr.nn.grid import pick
 from leandetr.nn.position import sine_coordinates
+from leandetr.training.build import build_criterion
 from leandetr.types import Match
-from tiny import DIM, blocks, canvas, stir
+from tiny import DIM, batch, blocks, canvas, stir, targets, tiny, tiny_model
 
 TOTAL = 24
 every_content = pytest.mark.parametrize("content", sorted(CONTENTS))
@@ -142,3 +145,28 @@ def test_impossible_settings_are_refused():
         TwoStageQueriesConfig(count=0)
     with pytest.raises(RecipeError, match="of embedded, learned, tokens; got 'guessed'"):
         TwoStageQueriesConfig(content="guessed")
+
+
+@pytest.mark.parametrize("preset", ["deformable-detr-nano", "h-detr-nano", "h-detr-r50-plain"])
+def test_two_stages_without_refinement_answer_and_learn(preset):
+    """The official code stops there: its heads are too few for the proposals."""
+    decoder = replace(tiny(preset).model.decoder, refine=False, look_twice=False)
+    model = tiny_model(preset, decoder=decoder, shared_heads=True).train()
+    images, boxes = batch((64, 48), (48, 64)), targets(2, 1)
+    outputs = model(images, boxes)
+    build_criterion(model.recipe)(outputs, boxes).total.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert model.queries.describe.embed.project.weight.grad.any()
+    assert not torch.equal(outputs.layers[0].boxes, outputs.layers[1].boxes)
+
+
+@pytest.mark.parametrize("preset", ["deformable-detr-r50", "deformable-detr-nano", "h-detr-nano"])
+def test_half_precision_leaves_boxes_in_single(preset):
+    model = tiny_model(preset).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(batch((64, 48), (48, 64)), targets(2, 1))
+    for layer in outputs.layers:
+        assert layer.boxes.dtype == torch.float32
+        assert layer.boxes.isfinite().all()
+    if outputs.proposals is not None:
+        assert outputs.proposals.boxes.dtype == torch.float32
