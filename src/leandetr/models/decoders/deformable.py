@@ -1,6 +1,6 @@
 """The decoder of Deformable DETR (arXiv 2010.04159) and H-DETR: queries keep their position.
 
-With `refine` every layer moves the boxes that the next one looks into (appendix A.4, iterative
+With `refine` every layer moves the boxes that the next one looks into (appendix, iterative
 bounding box refinement).
 """
 

@@ -48,7 +48,7 @@ class Hybrid(nn.Module):
         targets: Sequence[Target],
         source: QuerySource,
     ) -> Queries:
-        """The queries with the group behind them; neither side sees the other (section 3.2)."""
+        """The queries with the group behind them; neither side sees the other."""
         more = source.spare(tokens, proposals)
         start, count = queries.content.shape[1], more.content.shape[1]
         group = Group("one-to-many", start, start + count, Match(self.repeat), self.weight)

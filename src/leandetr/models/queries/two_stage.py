@@ -1,4 +1,4 @@
-"""Two-stage queries of Deformable DETR (arXiv 2010.04159), appendix A.4: the best proposals ask.
+"""Two-stage queries of Deformable DETR (arXiv 2010.04159), appendix: the best proposals ask.
 
 The papers differ in what the queries say besides where they are: see `CONTENTS`.
 """
