@@ -26,7 +26,7 @@ NAMES = [
     "shipped_models",
     "train",
 ]
-VERBS = ["evaluate", "list", "predict", "scenes", "show", "train"]
+VERBS = ["convert", "evaluate", "list", "predict", "scenes", "show", "train"]
 ROOT = Path(__file__).resolve().parent.parent
 
 

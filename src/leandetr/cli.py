@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from leandetr import __version__
+from leandetr import __version__, cli_models
 from leandetr.errors import LeanDetrError, OutputExists
 
 if TYPE_CHECKING:
@@ -236,6 +236,9 @@ def scenes(
         raise OutputExists(f"{out}: expected a new folder, this one is not empty; choose another")
     write_scenes(out, train=train, val=val, seed=seed)
     typer.echo(f"{train} scenes to train on and {val} to validate on, in {out}")
+
+
+app.command("convert")(cli_models.convert)
 
 
 def _recipe(name: str, changes: list[str]) -> "Recipe":

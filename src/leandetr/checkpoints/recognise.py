@@ -12,23 +12,15 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from leandetr.checkpoints.families import deformable, detr, detrex, dino
 from leandetr.checkpoints.families.base import Family
 from leandetr.checkpoints.families.facts import Facts
+from leandetr.checkpoints.layouts import FAMILIES
 from leandetr.errors import CheckpointMismatch
 from leandetr.models.backbones.resnet import ResNetConfig
 from leandetr.models.backbones.swin import SwinConfig
 from leandetr.recipes.assemble import PRESETS
 from leandetr.recipes.codec import override
 from leandetr.recipes.recipe import ModelRecipe, Recipe
-
-FAMILIES: tuple[Family, ...] = (
-    *dino.FAMILIES,
-    *deformable.FAMILIES,
-    *detr.FAMILIES,
-    *detrex.FAMILIES,
-)
-"""All families; the first that a checkpoint looks like is taken."""
 
 MASKS = ("mask_head.{rest}", "bbox_attention.{rest}")
 """Keys of DETR's segmentation models (facebookresearch/detr:models/segmentation.py)."""
@@ -111,7 +103,7 @@ def _parts(model: ModelRecipe) -> tuple[ModelRecipe, list[type]]:
     """The recipe without what keys leave open and predictions do not depend on."""
     backbone = model.backbone
     if isinstance(backbone, ResNetConfig | SwinConfig):
-        backbone = replace(backbone, weights=None)
+        backbone = replace(backbone, weights=None, frozen_stages=0)
     if isinstance(backbone, SwinConfig):
         backbone = replace(backbone, drop_path=0.0)
     same = replace(model, backbone=backbone, classes=1, groups=())
@@ -119,9 +111,10 @@ def _parts(model: ModelRecipe) -> tuple[ModelRecipe, list[type]]:
 
 
 def _named(recipe: Recipe, family: Family, preset: str | None) -> Recipe:
-    """With the preset's name and training, or a name of family and backbone."""
+    """As the preset that has the same parts, or under a name of family and backbone."""
     if preset is not None:
-        return replace(PRESETS[preset](), name=preset, model=recipe.model)
+        usual, found = PRESETS[preset]().with_name(preset), recipe.model
+        return usual.with_model(classes=found.classes, groups=found.groups)
     backbone = recipe.model.backbone
     short = (
         f"swin-{backbone.variant[0]}"

@@ -39,8 +39,10 @@ def points(rows: int, heads: int, levels: int, stack: str) -> int:
 
 
 def is_interleaved(facts: Facts) -> bool:
-    """Whether the attention is Lite DETR's, which always has a query projection."""
-    return facts.has("transformer.encoder.layers.0.self_attn.query_proj.weight")
+    """Whether the attention has a query projection or some layers a narrow feed-forward block."""
+    at = "transformer.encoder.layers"
+    asks, narrow = f"{at}.0.self_attn.query_proj.weight", f"{at}.{{i}}.linear12.weight"
+    return facts.has(asks) or facts.has(narrow)
 
 
 def is_key_aware(facts: Facts, stack: str) -> bool:
