@@ -20,6 +20,7 @@ NAMES = [
     "evaluate",
     "list_models",
     "load",
+    "load_official",
     "publish",
     "recipe",
     "save",

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leandetr.checkpoints.load_official import load_official
     from leandetr.checkpoints.publish import publish
     from leandetr.checkpoints.store import load, save, shipped_models
     from leandetr.deploy.draw import draw
@@ -37,6 +38,7 @@ __all__ = [
     "evaluate",
     "list_models",
     "load",
+    "load_official",
     "publish",
     "recipe",
     "save",
@@ -54,6 +56,7 @@ _HOMES = {
     "evaluate": "leandetr.evaluation.evaluate",
     "list_models": "leandetr.recipes.assemble",
     "load": "leandetr.checkpoints.store",
+    "load_official": "leandetr.checkpoints.load_official",
     "publish": "leandetr.checkpoints.publish",
     "recipe": "leandetr.recipes.assemble",
     "save": "leandetr.checkpoints.store",
