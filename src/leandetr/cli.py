@@ -53,7 +53,7 @@ app = typer.Typer(
 Changes = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change the recipe; repeatable.")
 ]
-Model = Annotated[str, typer.Argument(help="A model folder, or a shipped model by its name.")]
+Model = Annotated[str, typer.Argument(help="A model folder, a shipped model, or hf:owner/name.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images at a time.")]
@@ -250,11 +250,11 @@ def _recipe(name: str, changes: list[str]) -> "Recipe":
 
 
 def _recipe_or_model(name: str) -> "Recipe | Detector":
-    """What to train: a model folder or shipped model with its weights, else a recipe."""
+    """What to train: a model folder, shipped model or hf:owner/name with weights, or a recipe."""
     from leandetr.checkpoints.store import load, recipe_of, shipped_models
     from leandetr.recipes.assemble import list_models
 
-    trained = Path(name).is_dir() or name in shipped_models()
+    trained = Path(name).is_dir() or name in shipped_models() or name.startswith("hf:")
     return load(name) if trained and name not in list_models() else recipe_of(name)
 
 

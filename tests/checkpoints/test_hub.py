@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from hub_server import HubServer, serving
 from leandetr.checkpoints import hub
 from leandetr.checkpoints.store import find, load, recipe_of, save
+from leandetr.cli import _recipe_or_model, app
 from leandetr.errors import CheckpointError, MissingExtra, NetworkUnavailable
 from leandetr.models.detector import Detector
 from leandetr.recipes.assemble import create_model
@@ -77,6 +79,13 @@ def test_the_real_variable_leads_to_another_hub(server, tmp_path):
         check=True,
     )
     assert done.stdout == "('red', 'blue')\n"
+
+
+def test_the_command_line_takes_the_name_for_a_model(server):
+    shown = CliRunner().invoke(app, ["show", "hf:me/cells"])
+    assert shown.exit_code == 0
+    assert "name: dino-nano" in shown.stdout
+    assert isinstance(_recipe_or_model("hf:me/cells"), Detector)  # what `train` starts from
 
 
 def test_the_cache_works_without_network(server, monkeypatch):
