@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from leandetr.checkpoints.convert import convert
 from leandetr.checkpoints.keymap import fill, to_official
 from leandetr.checkpoints.official import (
     transformers_conditional_detr,
     transformers_deformable_detr,
     transformers_detr,
 )
+from leandetr.checkpoints.store import load
 from leandetr.models.detector import Detector
 from leandetr.recipes import build
 from leandetr.types import Images
@@ -152,6 +154,20 @@ def test_models_on_disk_are_the_same_both_ways(hugging, case, tmp_path):
     images = batch((64, 96))
     for new, old in zip(answers(again.eval(), images), answers(theirs, images), strict=True):
         assert torch.equal(new, old)
+
+
+@pytest.mark.parametrize("case", ["detr", "two-stage"])
+def test_a_folder_of_transformers_is_converted_with_its_names(hugging, case, tmp_path):
+    theirs = theirs_of(hugging, case)
+    theirs.save_pretrained(tmp_path / "theirs")
+    converted = convert(tmp_path / "theirs", out=tmp_path / "ours")
+    assert converted.detector.names == ("cat", "dog", "tree")
+    images = batch((64, 96), (48, 80))
+    logits, boxes = answers(theirs, images)
+    with torch.no_grad():
+        answer = load(tmp_path / "ours")(images).answer
+    torch.testing.assert_close(answer.logits, logits, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(answer.boxes, boxes, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("case", ["detr", "conditional"])
