@@ -134,6 +134,10 @@ class ProposalHead(nn.Module):
     ) -> Float[Tensor, "N S C"]:
         return self.norm(self.project(features.masked_fill(~valid[..., None], 0.0)))
 
+    def likeliest(self, features: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q"]:
+        """The logit of the best class of each token, read off its features as they are."""
+        return self.classes(features).amax(dim=-1)
+
     def propose(self, tokens: Tokens, *, agnostic: bool = False) -> Proposed:
         """The proposals of all tokens, for supervision."""
         found = self(tokens)

@@ -7,7 +7,7 @@ an object of any class first attend to each other (dual attention, section 3.3).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,7 +22,7 @@ from leandetr.nn.attention import Attention
 from leandetr.nn.deform_attention import DeformAttention
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.nn.foreground import ForegroundScorer, foreground
-from leandetr.nn.scoring import WHOLE, padding_last, share, thousandths, write_back
+from leandetr.nn.scoring import WHOLE, share, thousandths, write_back
 from leandetr.registry import a_share, at_least_one
 from leandetr.types import Encoded, Salience, Tokens
 
@@ -149,10 +149,12 @@ class FocusEncoder(nn.Module):
     Counts are those of the official code. The image with the most valid tokens decides how many
     tokens of every image a layer looks at, int(cascade * (int(valid * rho) + 1)); of image n only
     its own best int(valid * rho) + 1 are written back, the others just fill the batch, though
-    they may be object tokens. Values are always the features that came in, never refined ones.
+    they may be object tokens. Padded ones never are, as they can become in the official training
+    where an image is less than half as large as another. Values are always the features that
+    came in, never refined ones.
 
-    Where the padding law does not hold: scores see the mean of a level's canvas and are resized
-    with it, and padded tokens may fill up an image with fewer tokens than others.
+    Where the padding law does not hold: scores see the mean of a level's whole canvas, and those
+    of a coarser level are resized from corner to corner of it.
     """
 
     def __init__(
@@ -183,7 +185,7 @@ class FocusEncoder(nn.Module):
         most = counts.amax()
         everything = grid.count(tokens.shapes)
         width = everything if self.keep == WHOLE else everything * self.keep // WHOLE + 1
-        scores, kept = padding_last(logits, tokens.padding).topk(width, dim=1)
+        scores, kept = logits.masked_fill(tokens.padding, -torch.inf).topk(width, dim=1)
         points = grid.pick(grid.reference_points(tokens), kept)
         position = grid.pick(tokens.position, kept)
         reference = grid.on_levels(points, tokens.valid_ratios)
@@ -192,10 +194,10 @@ class FocusEncoder(nn.Module):
             fit = torch.sym_max(width * part // WHOLE, 1)
             real = torch.div(most * part, WHOLE, rounding_mode="floor").clamp(min=1)
             features = grid.pick(refined, kept[:, :fit])
-            objects = self._objects(features, scores[:, :fit], real, proposals)
-            asking = Asking(
-                features, position[:, :fit], reference[:, :fit], objects, unused=objects >= real
-            )
+            usable = torch.minimum(real, valid)
+            objects = self._objects(features, scores[:, :fit], usable, proposals)
+            unused = objects >= usable[:, None]
+            asking = Asking(features, position[:, :fit], reference[:, :fit], objects, unused)
             updated = layer(asking, tokens)
             refined = write_back(refined, kept[:, :fit], torch.minimum(counts, real), updated)
         salience = Salience(logits, foreground(len(tokens.shapes)), kept, counts)
@@ -206,11 +208,12 @@ class FocusEncoder(nn.Module):
         self,
         features: Float[Tensor, "N T C"],
         scores: Float[Tensor, "N T"],
-        real: Int[Tensor, ""],
+        usable: Int[Tensor, " N"],
         proposals: ProposalHead,
     ) -> Int[Tensor, "N O"]:
-        """Which of the first `real` tokens are the surest objects: both scores are raw logits."""
-        likely = proposals.classes(features).amax(dim=-1) * scores
+        """Which of the first `usable` tokens are the surest objects: a product of raw logits."""
+        likely = proposals.likeliest(features) * scores
         rank = torch.arange(likely.shape[1], device=likely.device)
-        likely = likely.masked_fill(rank >= real, -torch.inf)
-        return likely.topk(torch.sym_min(likely.shape[1], self.objects), dim=1).indices
+        likely = likely.masked_fill(rank >= usable[:, None], -torch.inf)
+        count = cast("int", torch.sym_min(likely.shape[1], self.objects))
+        return likely.topk(count, dim=1).indices
