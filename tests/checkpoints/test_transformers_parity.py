@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from golden_data import name_row
 from leandetr.checkpoints.convert import convert
 from leandetr.checkpoints.keymap import fill, to_official
 from leandetr.checkpoints.official import (
@@ -122,8 +123,10 @@ def answers(theirs: nn.Module, images: Images) -> tuple[torch.Tensor, torch.Tens
     return found.logits, found.pred_boxes
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("case", CASES)
 def test_answers_are_those_of_transformers(hugging, case):
+    name_row(f"transformers/{case}")
     theirs = theirs_of(hugging, case)
     ours, images = ours_of(theirs, case), batch((96, 128), (70, 90))
     for precision, tolerance in ((torch.float32, TOLERANCE), (torch.float64, DOUBLE)):
