@@ -27,7 +27,7 @@ from leandetr.errors import CheckpointError
 PARTS = ("model", "state_dict", "model_state_dict", "module", "net")
 """Keys under which training scripts keep the weights, in the order in which they are tried."""
 
-AVERAGES = ("ema", "ema_model", "model_ema", "ema_state_dict", "state_dict_ema")
+AVERAGES = ("ema", "ema_model", "model_ema", "ema_state", "ema_state_dict", "state_dict_ema")
 """Keys under which they keep averaged weights; asked for as `ema`."""
 
 ARGUMENTS = ("args", "hyper_parameters")

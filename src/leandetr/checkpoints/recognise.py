@@ -114,7 +114,10 @@ def _named(recipe: Recipe, family: Family, preset: str | None) -> Recipe:
     """As the preset that has the same parts, or under a name of family and backbone."""
     if preset is not None:
         usual, found = PRESETS[preset]().with_name(preset), recipe.model
-        return usual.with_model(classes=found.classes, groups=found.groups)
+        first = usual.model.backbone
+        if isinstance(found.backbone, ResNetConfig):  # detrex trains layer1 too
+            first = replace(first, frozen_stages=found.backbone.frozen_stages)
+        return usual.with_model(backbone=first, classes=found.classes, groups=found.groups)
     backbone = recipe.model.backbone
     short = (
         f"swin-{backbone.variant[0]}"
