@@ -27,7 +27,7 @@ NAMES = [
     "shipped_models",
     "train",
 ]
-VERBS = ["convert", "evaluate", "list", "predict", "scenes", "show", "train"]
+VERBS = ["convert", "evaluate", "list", "predict", "publish", "scenes", "show", "train"]
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -239,6 +239,7 @@ def scenes(
 
 
 app.command("convert")(cli_models.convert)
+app.command("publish")(cli_models.publish)
 
 
 def _recipe(name: str, changes: list[str]) -> "Recipe":

@@ -62,3 +62,15 @@ def _export(model: str, out: Path, layout: str, *, overwrite: bool) -> None:
 
     written = export_official(load(model), out, layout=layout, overwrite=overwrite)
     typer.echo(f"{len(written)} tensors under the keys of '{layout}', written to {out}")
+
+
+def publish(
+    model: Annotated[str, typer.Argument(help="A model folder or a run.")],
+    target: Annotated[str, typer.Argument(metavar="hf:OWNER/NAME", help="Where it goes.")],
+    private: Annotated[bool, typer.Option("--private", help="Only you may see it.")] = False,
+    message: Annotated[str, typer.Option(help="What changed.")] = "Publish a LeanDETR model",
+) -> None:
+    """Publish a model on the Hugging Face hub; load it from there as hf:OWNER/NAME."""
+    from leandetr.checkpoints.publish import publish as run
+
+    typer.echo(run(model, target, private=private, message=message))

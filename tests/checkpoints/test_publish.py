@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import leandetr
 from leandetr.checkpoints import hub
 from leandetr.checkpoints.publish import card, publish
 from leandetr.checkpoints.store import load, save
+from leandetr.cli import app
 from leandetr.errors import CheckpointError, MissingExtra, NetworkUnavailable
 from leandetr.models.detector import Detector
 from leandetr.recipes.assemble import create_model
@@ -142,3 +144,9 @@ def test_without_the_library_the_extra_is_named(model, monkeypatch):
 
 def test_the_public_name_is_the_same_function():
     assert leandetr.publish is publish
+
+
+def test_the_verb_refuses_what_is_no_repository(tmp_path):
+    result = CliRunner().invoke(app, ["publish", str(tmp_path), "me/cells"])
+    assert result.exit_code == 2
+    assert "hf:" in result.output

@@ -31,7 +31,7 @@ def overview(pattern: str = "*") -> list[Line]:
 def table(lines: list[Line]) -> str:
     """The lines as text, a row a preset, and how to read them."""
     width = max((len(line.name) for line in lines), default=0)
-    rows = [f"{'':<{width}}  {'params':>7}  {'GMACs':>6}  {'AP':>5}  {'epochs':>6}  about"]
+    rows = [f"{'':<{width}}  {'params':>7}  {'GMACs':>6}  {'AP':>4}*  {'epochs':>6}  about"]
     for line in lines:
         stated = ("-", "-")
         if line.published is not None:
@@ -45,7 +45,7 @@ def table(lines: list[Line]) -> str:
 
 NOTE = """
 Parameters and multiply-adds are counted here, for one picture of 4:3 at the preset's own short side
-(800 x 1066 for all but the nano sizes). AP is COCO val2017 AP after so many epochs as published by
+(800 x 1066 for all but the nano sizes). * AP is COCO val2017 AP after so many epochs as published by
 the paper or its repository, not measured here."""
 
 

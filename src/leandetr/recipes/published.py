@@ -60,6 +60,7 @@ PUBLISHED: dict[str, Published] = {
     "lite-h-detr-swin-t-h2l2-2p1x3": Published(52.3, 36, 47, _LITE_4),
     "lite-h-detr-swin-t-h3l1-6p1x1": Published(52.7, 36, 47, _LITE_4),
     "lite-h-detr-swin-t-h3l1-2p1x3": Published(53.0, 36, 47, _LITE_4),
+    "sparse-detr-r50-rho0": Published(46.0, 50, 40.8, _SPARSE),
     "sparse-detr-r50-rho10": Published(45.3, 50, 40.9, _SPARSE),
     "sparse-detr-r50-rho20": Published(45.6, 50, 40.9, _SPARSE),
     "sparse-detr-r50-rho30": Published(46.0, 50, 40.9, _SPARSE),
