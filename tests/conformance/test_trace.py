@@ -41,7 +41,7 @@ def test_exported_detectors_take_images_of_any_size(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", encoders.names())
+@pytest.mark.parametrize("name", [*encoders.names(), "lite:keep_low=0.5"])
 def test_exported_and_compiled_encoders_answer_like_plain_ones(name):
     found = trace("encoder", name)
     assert len(found["export"]) == 3

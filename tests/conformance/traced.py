@@ -1,7 +1,7 @@
 """Export and compile in a process of its own; print how far it departs from the plain modules.
 
     python traced.py detector PRESET
-    python traced.py encoder NAME
+    python traced.py encoder NAME[:FIELD=NUMBER]
 
 The shape checker of the test suite cannot run inside a trace: tests start this file without it.
 One line of JSON: largest differences by way, for several sizes.
@@ -30,8 +30,12 @@ Traced = dict[str, list[float]]
 
 def smallest(detector: str, encoder: str) -> nn.Module:
     """Two levels and one layer of everything: what is traced grows with them, the law does not."""
-    parts = tiny(detector, encoder).model
-    once = {"layers": 1, "blocks": 1, "high_levels": 1}
+    name, _, setting = encoder.partition(":")
+    parts = tiny(detector, name).model
+    once: dict[str, float] = {"layers": 1, "blocks": 1, "high_levels": 1}
+    if setting:
+        field, _, number = setting.partition("=")
+        once[field] = float(number)
     known = vars(parts.encoder).keys()
     return tiny_model(
         detector,

@@ -164,9 +164,11 @@ def test_boxes_stay_inside_the_image():
     assert (corners < 1 + 1e-3).all()
 
 
-def test_the_label_table_has_a_row_more_than_there_are_classes():
+def test_the_label_table_has_a_row_more_than_there_are_classes_or_as_many():
     built = DenoisingConfig(budget=10).build(Dims(dim=8, levels=3, classes=LABELS))
     assert built.labels.weight.shape == (LABELS + 1, 8)
+    built = DenoisingConfig(spare_row=False).build(Dims(dim=8, levels=3, classes=LABELS))
+    assert built.labels.weight.shape == (LABELS, 8)
 
 
 def test_a_budget_of_nothing_is_refused():
