@@ -4,7 +4,8 @@ While a test has a golden case open, each `torch.testing.assert_close` and `pyte
 holds is measured. `tools/write_parity.py` makes docs/parity.md out of what one run measured.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,16 +76,19 @@ def _watched_close(original: Callable[..., None]) -> Callable[..., None]:
     return assert_close
 
 
-class _Number:
-    """What `pytest.approx` gives for a number, and keeps a record of what it was equal to."""
+class _Watched:
+    """What `pytest.approx` gives for numbers, and keeps a record of what they were equal to."""
 
-    def __init__(self, inner: Any, expected: float) -> None:
-        self.inner, self.expected = inner, expected
+    def __init__(self, inner: Any, expected: Sequence[float], tolerances: Sequence[float]) -> None:
+        self.inner, self.expected, self.tolerances = inner, expected, tolerances
 
     def __eq__(self, other: object) -> bool:
         same = self.inner == other
-        if same and isinstance(other, int | float):
-            note(1, abs(other - self.expected), float(self.inner.tolerance))
+        if same:
+            got = other if isinstance(other, list | tuple) else [other]
+            for one, wanted, allowed in zip(got, self.expected, self.tolerances, strict=True):
+                if not math.isnan(wanted):
+                    note(1, abs(float(one) - wanted), float(allowed))
         return same
 
     __hash__ = None
@@ -96,8 +100,11 @@ class _Number:
 def _watched_approx(original: Callable[..., Any]) -> Callable[..., Any]:
     def approx(expected: Any, *args: Any, **how: Any) -> Any:
         inner = original(expected, *args, **how)
-        plain = isinstance(expected, int | float) and golden_data.opened
-        return _Number(inner, float(expected)) if plain else inner
+        numbers = expected if isinstance(expected, list | tuple) else [expected]
+        if not golden_data.opened or not all(isinstance(one, int | float) for one in numbers):
+            return inner
+        tolerances = [original(one, *args, **how).tolerance for one in numbers]
+        return _Watched(inner, [float(one) for one in numbers], tolerances)
 
     return approx
 
