@@ -105,7 +105,5 @@ def test_a_key_too_many_and_one_too_few_are_refused():
 
 
 def test_encoders_of_other_layouts_are_refused():
-    with pytest.raises(
-        CheckpointMismatch, match=r"expected the encoder 'deformable', .*got FocusE"
-    ):
+    with pytest.raises(CheckpointMismatch, match=r"expected the encoder 'deformable', .*got Focus"):
         deformable_detr.rules(tiny("deformable-detr-r50", "focus"))
