@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from leandetr.models.encoders import encoders
-from tiny import family
+from tiny import family, single_level
 
 HERE = Path(__file__).parent
 FOLDERS = (HERE.parent.parent / "src", HERE.parent)
@@ -33,7 +33,7 @@ def trace(kind, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", family(with_switches=False))
+@pytest.mark.parametrize("name", [*family(with_switches=False), *single_level()])
 def test_exported_detectors_take_images_of_any_size(name):
     found = trace("detector", name)
     assert len(found["export"]) == 4

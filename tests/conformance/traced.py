@@ -20,7 +20,7 @@ from leandetr.models.backbones import NanoResNetConfig
 from leandetr.models.necks import ChannelMapperConfig
 from leandetr.nn.grid import valid_ratio
 from leandetr.types import Images, Tokens
-from tiny import DIM, batch, shrink, tiny, tiny_model
+from tiny import DIM, batch, shrink, single_level, tiny, tiny_model
 
 SHORTEST = 33
 """A pixel more than the stride of the coarsest level: sides of one cell are a case of their own."""
@@ -29,9 +29,12 @@ Traced = dict[str, list[float]]
 
 
 def smallest(detector: str, encoder: str) -> nn.Module:
-    """Two levels and one layer of everything: what is traced grows with them, the law does not."""
+    """One layer of everything, and two levels where there are several.
+
+    What is traced grows with them, the law does not. An encoder that is "own" is the preset's.
+    """
     name, _, setting = encoder.partition(":")
-    parts = tiny(detector, name).model
+    parts = tiny(detector, None if name == "own" else name).model
     once: dict[str, float] = {"layers": 1, "blocks": 1, "high_levels": 1}
     if setting:
         field, _, number = setting.partition("=")
@@ -40,8 +43,10 @@ def smallest(detector: str, encoder: str) -> nn.Module:
     return tiny_model(
         detector,
         shrink(parts.encoder, **{name: n for name, n in once.items() if name in known}),
-        backbone=NanoResNetConfig(widths=(8, 8, 16), blocks=(1, 1, 1), outputs=(1, 2)),
-        neck=ChannelMapperConfig(levels=2),
+        backbone=NanoResNetConfig(
+            widths=(8, 8, 16), blocks=(1, 1, 1), outputs=(2,) if parts.neck.levels == 1 else (1, 2)
+        ),
+        neck=parts.neck if parts.neck.levels == 1 else ChannelMapperConfig(levels=2),
         decoder=shrink(parts.decoder, layers=1),
     )
 
@@ -85,13 +90,16 @@ def departs(traced: Callable[..., Any], plain: Callable[..., Any], given: tuple)
 
 
 def trace_detector(name: str) -> Traced:
-    """A detector with the deformable encoder, exported with symbolic height and width."""
+    """A detector, exported with symbolic height and width; of several levels all with one encoder.
+
+    Encoders are traced by themselves.
+    """
 
     def images(height: int, width: int) -> tuple[Tensor, Tensor]:
         both = batch((height, width), (height * 2 // 3, width * 3 // 4))
         return both.pixels, both.padding
 
-    model = PlainDetector(smallest(name, "deformable"))
+    model = PlainDetector(smallest(name, "own" if name in single_level() else "deformable"))
     height, width = (Dim(side, min=SHORTEST, max=512) for side in "HW")
     free = ({2: height, 3: width}, {1: height, 2: width})
     program = torch.export.export(model, images(96, 128), dynamic_shapes=free).module()
