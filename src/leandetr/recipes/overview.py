@@ -44,9 +44,9 @@ def table(lines: list[Line]) -> str:
 
 
 NOTE = """
-Parameters and multiply-adds are counted here, for one picture of 4:3 at the preset's own short side
-(800 x 1066 for all but the nano sizes). * AP is COCO val2017 AP after so many epochs as published by
-the paper or its repository, not measured here."""
+Parameters and multiply-adds are counted here, for one picture of 4:3 at the preset's own short
+side (800 x 1066 for all but the nano sizes). * AP is COCO val2017 AP after so many epochs as
+published by the paper or its repository, not measured here."""
 
 
 def _line(name: str) -> Line:
