@@ -62,3 +62,20 @@ def weights(at: Sizes, dtype: torch.dtype = torch.float64) -> Tensor:
     size = (at.images, at.queries, at.heads, len(at.shapes) * at.points)
     flat = torch.randn(*size, dtype=dtype).softmax(dim=-1)
     return flat.unflatten(-1, (len(at.shapes), at.points))
+
+
+def references(at: Sizes, width: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """N Q L R, points or boxes."""
+    return torch.rand(at.images, at.queries, len(at.shapes), width, dtype=dtype)
+
+
+def offsets(at: Sizes, dtype: torch.dtype = torch.float64, *, shared: bool = False) -> Tensor:
+    """N Q M L P 2, or N Q M 1 P 2 where levels share them; some lead outside the map."""
+    own = 1 if shared else len(at.shapes)
+    return 2 * torch.randn(at.images, at.queries, at.heads, own, at.points, 2, dtype=dtype)
+
+
+def logits(at: Sizes, dtype: torch.dtype = torch.float64) -> Tensor:
+    """N Q M L*P."""
+    size = (at.images, at.queries, at.heads, len(at.shapes) * at.points)
+    return torch.randn(*size, dtype=dtype)

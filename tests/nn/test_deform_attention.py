@@ -12,6 +12,7 @@ from leandetr.nn.deform_attention import (
     SampledAttention,
     sampled_attention,
 )
+from leandetr.ops.reference_at import locate
 from tiny import stir
 
 SHAPES = ((3, 4), (2, 2))
@@ -81,7 +82,8 @@ def test_offsets_start_as_a_star(shared):
     offsets = Offsets(8, heads=4, levels=2, points=3, shared=shared)
     assert not offsets.linear.weight.any()
     reference = torch.full((1, 1, 2, 2), 0.5)
-    found = offsets(torch.randn(1, 1, 8), reference, ((10, 20), (5, 4)))[0, 0]  # M L P xy
+    shapes = ((10, 20), (5, 4))
+    found = locate(reference, offsets(torch.randn(1, 1, 8)), shapes)[0, 0]  # M L P xy
     cells = (found - 0.5) * torch.tensor([[20, 10], [4, 5]])[None, :, None]
     for head, ray in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1)]):
         for point in range(3):
@@ -101,7 +103,7 @@ def test_rays_between_the_axes_reach_the_same_square():
 def test_offsets_inside_a_box_reach_half_of_it():
     offsets = Offsets(8, heads=4, levels=1, points=2)
     box = torch.tensor([0.5, 0.4, 0.2, 0.6]).reshape(1, 1, 1, 4)
-    found = offsets(torch.zeros(1, 1, 8), box, ((10, 20),))[0, 0, :, 0]  # M P xy
+    found = locate(box, offsets(torch.zeros(1, 1, 8)), ((10, 20),))[0, 0, :, 0]  # M P xy
     torch.testing.assert_close(found[0, 1], torch.tensor([0.5 + 0.1, 0.4]))  # right edge
     torch.testing.assert_close(found[1, 1], torch.tensor([0.5, 0.4 + 0.3]))  # lower edge
     torch.testing.assert_close(found[0, 0], torch.tensor([0.5 + 0.05, 0.4]))

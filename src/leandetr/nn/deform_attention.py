@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from leandetr import ops
 from leandetr.nn.attention import check_heads
 from leandetr.ops.reference import key_weights
+from leandetr.ops.reference_at import locate, share_out
 from leandetr.types import Look, Shapes
-
-BOX_SHARE = 0.5
-"""An offset of `points` steps reaches half the box (Deformable DETR, 4-wide references)."""
 
 
 @runtime_checkable
@@ -77,27 +75,15 @@ class Offsets(nn.Module):
         with torch.no_grad():
             self.linear.bias.copy_(star.expand(-1, self.own_levels, -1, -1).flatten())
 
-    def forward(
-        self,
-        query: Float[Tensor, "N Q C"],
-        reference: Float[Tensor, "N Q L R"],
-        shapes: Shapes,
-    ) -> Float[Tensor, "N Q M L P 2"]:
-        """Sampling locations in (0,1) of each padded level."""
-        offsets = rearrange(
+    def forward(self, query: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q M own P 2"]:
+        """Offsets as `locate` takes them; `own` is 1 when levels share them."""
+        return rearrange(
             self.linear(query),
             "N Q (M L P xy) -> N Q M L P xy",
             M=self.heads,
             P=self.points,
             xy=2,
         )
-        centre = reference[:, :, None, :, None, :2]  # N Q 1 L 1 2
-        if reference.shape[-1] == 2:
-            one = torch.ones((), dtype=offsets.dtype, device=offsets.device)
-            sides = torch.stack([torch.stack((one * w, one * h)) for h, w in shapes])  # L 2
-            return centre + offsets / sides[:, None]
-        box = reference[:, :, None, :, None, 2:]
-        return centre + offsets / self.points * box * BOX_SHARE
 
 
 class DeformAttention(nn.Module):
@@ -131,8 +117,8 @@ class DeformAttention(nn.Module):
     ) -> Float[Tensor, "N Q C"]:
         """What each query gathers from `memory`; padded tokens count as zero."""
         value = _project(self.value, memory, padding, self.offsets.heads)
-        locations = self.offsets(query, reference, shapes)
-        return self.output(ops.deform_attn(value, shapes, locations, self._shares(query)))
+        offsets, logits = self.offsets(query), self._logits(query)
+        return self.output(ops.deform_attn_at(value, shapes, reference, offsets, logits))
 
     @torch.no_grad()
     def look(
@@ -144,12 +130,12 @@ class DeformAttention(nn.Module):
         padding: Bool[Tensor, "N S"],
     ) -> Look:
         """Where each query looks and how much it takes from there; `memory` plays no part."""
-        return Look(self.offsets(query, reference, shapes), self._shares(query))
+        locations = locate(reference, self.offsets(query), shapes)
+        return Look(locations, share_out(self._logits(query), self.offsets.points))
 
-    def _shares(self, query: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q M L P"]:
-        """How much of each sample a query takes; the samples of a head sum to 1."""
-        logits = rearrange(self.weights(query), "N Q (M LP) -> N Q M LP", M=self.offsets.heads)
-        return rearrange(logits.softmax(dim=-1), "N Q M (L P) -> N Q M L P", P=self.offsets.points)
+    def _logits(self, query: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q M LP"]:
+        """Their softmax says how much of each sample a query takes."""
+        return rearrange(self.weights(query), "N Q (M LP) -> N Q M LP", M=self.offsets.heads)
 
 
 class KeyAwareAttention(nn.Module):
@@ -196,8 +182,8 @@ class KeyAwareAttention(nn.Module):
         asked, key = self._asked(query), value
         if self.key is not None:
             key = _project(self.key, memory, padding, self.offsets.heads)
-        locations = self.offsets(query, reference, shapes)
-        return self.output(ops.key_aware_attn(asked, key, value, shapes, locations))
+        offsets = self.offsets(query)
+        return self.output(ops.key_aware_attn_at(asked, key, value, shapes, reference, offsets))
 
     @torch.no_grad()
     def look(
@@ -210,7 +196,7 @@ class KeyAwareAttention(nn.Module):
     ) -> Look:
         """Where each query looks, and how well the keys there fit it."""
         key = _project(self.key or self.value, memory, padding, self.offsets.heads)
-        locations = self.offsets(query, reference, shapes)
+        locations = locate(reference, self.offsets(query), shapes)
         return Look(locations, key_weights(self._asked(query), key, shapes, locations))
 
     def _asked(self, query: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q M D"]:

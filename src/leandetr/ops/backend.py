@@ -3,6 +3,7 @@
 A plain module global, because Dynamo cannot trace a `ContextVar`.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -19,6 +20,9 @@ BACKENDS = ("auto", "reference", "operator")
 
 KERNEL_DEVICES: set[str] = set()
 """Device types for which a kernel has been registered behind the custom operators."""
+
+MISSING: dict[str, str] = {}
+"""What is missing, by device type, for a kernel that could be there; said once, at first use."""
 
 _backend = "auto"
 
@@ -49,8 +53,16 @@ def calls_operator(tensor: Tensor) -> bool:
     if torch.compiler.is_exporting():
         return False
     if _backend == "auto":
+        if MISSING and not torch.compiler.is_compiling():
+            _say_once(tensor.device.type)
         return tensor.device.type in KERNEL_DEVICES
     return _backend == "operator"
+
+
+def _say_once(device: str) -> None:
+    missing = MISSING.pop(device, None)
+    if missing:
+        logging.getLogger(__name__).warning(missing)
 
 
 def refuse_second_derivative(ctx: Any, *grads: Tensor) -> NoReturn:

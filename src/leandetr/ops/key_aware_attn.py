@@ -100,17 +100,18 @@ _op.register_autograd(_backward, setup_context=_remember)
 _backward_op.register_autograd(refuse_second_derivative)
 
 
-def _multiply_adds(key_shape: torch.Size | None) -> int:
+def multiply_adds(key_shape: torch.Size | None) -> int:
+    """A sample's multiply-adds for each channel, with a key of its own or without."""
     return MULTIPLY_ADDS_A_SHARED_SAMPLE if key_shape is None else MULTIPLY_ADDS_A_SAMPLE
 
 
 @register_flop_formula(torch.ops.leandetr.key_aware_attn)
 def _flops(query_shape, key_shape, value_shape, shapes, locations_shape, **_) -> int:
-    return 2 * _multiply_adds(key_shape) * samples(locations_shape, value_shape)
+    return 2 * multiply_adds(key_shape) * samples(locations_shape, value_shape)
 
 
 @register_flop_formula(torch.ops.leandetr.key_aware_attn_backward)
 def _backward_flops(
     grad_shape, query_shape, key_shape, value_shape, shapes, locations_shape, **_
 ) -> int:
-    return 4 * _multiply_adds(key_shape) * samples(locations_shape, value_shape)
+    return 4 * multiply_adds(key_shape) * samples(locations_shape, value_shape)

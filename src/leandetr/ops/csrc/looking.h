@@ -1,0 +1,129 @@
+// Reads where one head of one query looks, and writes the gradients of that.
+#pragma once
+#include "bench.h"
+
+namespace LEANDETR_VARIANT {
+
+template <class T, class C>
+inline void read_pairs_as(C* x, C* y, const void* from, int64_t first, int count) {
+  const T* source = static_cast<const T*>(from) + first;
+  INDEPENDENT
+  for (int i = 0; i < count; ++i) {
+    x[i] = C(widen(source[2 * i]));
+    y[i] = C(widen(source[2 * i + 1]));
+  }
+}
+template <class C> inline void read_pairs(C* x, C* y, const Array& from, int64_t first, int count) {
+  switch (from.type) {
+    case FLOAT32: return read_pairs_as<float>(x, y, from.data, first, count);
+    case FLOAT64: return read_pairs_as<double>(x, y, from.data, first, count);
+    case BFLOAT16: return read_pairs_as<bfloat>(x, y, from.data, first, count);
+    default: return read_pairs_as<half>(x, y, from.data, first, count);
+  }
+}
+
+// In place: shares that add up to one.
+template <class C> inline void softmax(C* logits, int count, int padded) {
+  for (int s = count; s < padded; ++s) logits[s] = -INFINITY;
+  Vec<C> top = load(logits, 0), total = {};
+  for (int i = 1; i < padded / LANES<C>; ++i) {
+    Vec<C> more = load(logits, i);
+    top = top > more ? top : more;
+  }
+  const Vec<C> peak = splat(largest<C>(top));
+  for (int i = 0; i < padded / LANES<C>; ++i) {
+    Vec<C> e = exponential(load(logits, i) - peak);
+    total += e;
+    save(logits, i, e);
+  }
+  const Vec<C> scale = splat(1 / sum<C>(total));
+  for (int i = 0; i < padded / LANES<C>; ++i) save(logits, i, load(logits, i) * scale);
+}
+
+// Locations from reference and offsets, as `locate` in reference_at.py.
+template <class C>
+inline void locate(Desk<C>& desk, Look<C>& look, int64_t image, int64_t query) {
+  const Call& call = desk.call;
+  const int levels = int(call.levels), points = int(call.points), numbers = int(call.reference_width);
+  read(desk.reference, call.reference, (image * call.queries + query) * levels * numbers,
+       levels * numbers);
+  for (int l = 0; l < levels; ++l) {
+    const C* at = desk.reference + l * numbers;
+    const C high = C(call.sides[2 * l]), wide = C(call.sides[2 * l + 1]);
+    const C step_x = numbers == 4 ? at[2] * wide * C(0.5) / points : C(1);
+    const C step_y = numbers == 4 ? at[3] * high * C(0.5) / points : C(1);
+    INDEPENDENT
+    for (int s = l * points; s < (l + 1) * points; ++s) {
+      look.step_x[s] = step_x;
+      look.step_y[s] = step_y;
+      look.x[s] = at[0] + (numbers == 4 ? look.dx[s] / points * at[2] * C(0.5) : look.dx[s] / wide);
+      look.y[s] = at[1] + (numbers == 4 ? look.dy[s] / points * at[3] * C(0.5) : look.dy[s] / high);
+    }
+  }
+}
+
+// Pixels from a location. Written and rounded as grid_sample does it: on the border of two cells,
+// where untrained offsets put every sample, the last bit decides which gradient counts.
+template <class C> inline Vec<C> pixel(Vec<C> location, Vec<C> side) {
+  return (location * 2 - 1 + 1) * (side * C(0.5)) - C(0.5);  // fused, as there
+}
+
+// Asks for what a query some steps on will read and write: heads lie apart, so that the processor
+// does not see the pattern by itself.
+template <class C>
+inline void fetch_ahead(const Desk<C>& bench, int64_t image, int64_t query, int64_t head) {
+  constexpr int64_t STEPS = 8;
+  const Call& call = bench.call;
+  if (query + STEPS >= call.queries) return;
+  const int64_t row = (image * call.queries + query + STEPS) * call.heads + head;
+  const int64_t own = call.own_levels * call.points * 2, all = bench.samples.count;
+  fetch<0>(call.where, row * own, own);
+  if (call.weights.data) fetch<0>(call.weights, row * all, all);
+  fetch<1>(call.output, row * call.width, call.width);
+}
+
+// Fills `look` for one head of one query; rows are `stride` numbers apart.
+template <class C>
+__attribute__((noinline)) void look_at(Desk<C>& bench, Look<C>& look, int64_t image, int64_t query,
+                                       int64_t head, int64_t stride, int64_t nowhere) {
+  const Call& call = bench.call;
+  Samples<C>& all = bench.samples;
+  const int64_t asked = (image * call.queries + query) * call.heads + head;
+  const int own = int(call.own_levels * call.points);
+  read_pairs(look.dx, look.dy, call.where, asked * own * 2, own);
+  if (own < all.count) {
+    for (int s = all.count - 1; s >= own; --s) {
+      look.dx[s] = look.dx[all.own[s]];
+      look.dy[s] = look.dy[all.own[s]];
+    }
+  }
+  if (call.reference_width) locate(bench, look, image, query);
+  C *at_x = call.reference_width ? look.x : look.dx, *at_y = call.reference_width ? look.y : look.dy;
+  for (int i = 0; i < all.padded / LANES<C>; ++i) {
+    save(look.x, i, pixel<C>(load(at_x, i), load(all.wide, i)));
+    save(look.y, i, pixel<C>(load(at_y, i), load(all.high, i)));
+  }
+  place(all, look, stride, nowhere);
+  if (call.weights.data) {
+    read(look.weight, call.weights, asked * all.count, all.count);
+    if (call.reference_width) softmax(look.weight, all.count, all.padded);
+  }
+}
+
+// Calls work(look, query) for each query of one head, one look ahead of the work, so that
+// the processor finds the next rows while it waits for these.
+template <class S, class Work>
+inline void for_each_look(Bench<S>& bench, int64_t image, int64_t head, int64_t begin, int64_t end,
+                          const Rows<S>& rows, Work work) {
+  typedef typename Bench<S>::C C;
+  for (int64_t q = begin; q <= end; ++q) {
+    Look<C>&next = bench.looks[q % 2], &now = bench.looks[(q + 1) % 2];
+    if (q < end) {
+      fetch_ahead<C>(bench, image, q, head);
+      look_at<C>(bench, next, image, q, head, rows.stride, rows.nowhere);
+    }
+    if (q > begin) work(now, q - 1);
+  }
+}
+
+}  // namespace LEANDETR_VARIANT

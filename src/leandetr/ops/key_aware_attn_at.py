@@ -1,0 +1,145 @@
+"""Key-aware deformable attention from raw offsets: location arithmetic inside."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from leandetr.ops import reference_at
+from leandetr.ops.backend import calls_operator, refuse_second_derivative
+from leandetr.ops.deform_attn import empty, flat, paired
+from leandetr.ops.deform_attn_at import samples_at
+from leandetr.ops.key_aware_attn import multiply_adds
+from leandetr.types import Shapes
+
+
+def key_aware_attn_at(
+    query: Float[Tensor, "N Q M D"],
+    key: Float[Tensor, "N S M D"] | None,
+    value: Float[Tensor, "N S M D"],
+    shapes: Shapes,
+    reference: Float[Tensor, "N Q L R"],
+    offsets: Float[Tensor, "N Q M own P 2"],
+) -> Float[Tensor, "N Q M*D"]:
+    """`key_aware_attn` at `offsets` around `reference`; without `key` the value is the key.
+
+    Offsets are those of `deform_attn_at`.
+    Source: Lite DETR (arXiv 2303.07335), section 3.4.
+    """
+    own = None if key is value else key
+    if calls_operator(value):
+        return _op(query, own, value, flat(shapes), reference, offsets)
+    return reference_at.key_aware_attn_at(query, own, value, shapes, reference, offsets)
+
+
+@torch.library.custom_op("leandetr::key_aware_attn_at", mutates_args=())
+def _op(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    shapes: list[int],
+    reference: Tensor,
+    offsets: Tensor,
+) -> Tensor:
+    answer = reference_at.key_aware_attn_at(query, key, value, paired(shapes), reference, offsets)
+    return answer.contiguous()
+
+
+@_op.register_fake
+def _fake(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    shapes: list[int],
+    reference: Tensor,
+    offsets: Tensor,
+) -> Tensor:
+    images, queries, heads, width = query.shape
+    return value.new_empty(images, queries, heads * width)
+
+
+@torch.library.custom_op("leandetr::key_aware_attn_at_backward", mutates_args=())
+def _backward_op(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    shapes: list[int],
+    reference: Tensor,
+    offsets: Tensor,
+    moves: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query, key (empty when shared), value, reference (if it `moves`), offsets."""
+    by_query, by_key, by_value, by_reference, by_offset = reference_at.key_aware_attn_at_backward(
+        grad, query, key, value, paired(shapes), reference, offsets
+    )
+    by_key = value.new_empty(0) if by_key is None else by_key.contiguous()
+    by_reference = by_reference.contiguous() if moves else reference.new_empty(0)
+    return (
+        by_query.contiguous(),
+        by_key,
+        by_value.contiguous(),
+        by_reference,
+        by_offset.contiguous(),
+    )
+
+
+@_backward_op.register_fake
+def _backward_fake(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor,
+    shapes: list[int],
+    reference: Tensor,
+    offsets: Tensor,
+    moves: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    by_key = value.new_empty(0) if key is None else empty(key)
+    by_reference = empty(reference) if moves else reference.new_empty(0)
+    return empty(query), by_key, empty(value), by_reference, empty(offsets)
+
+
+def _remember(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    query, key, value, ctx.shapes, reference, offsets = inputs
+    ctx.shared = key is None
+    own = () if key is None else (key,)
+    ctx.save_for_backward(query, value, reference, offsets, *own)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    query, value, reference, offsets, *own = ctx.saved_tensors
+    key, moves = own[0] if own else None, ctx.needs_input_grad[4]
+    grads = _backward_op(
+        grad.contiguous(), query, key, value, ctx.shapes, reference, offsets, moves
+    )
+    by_key, by_reference = None if ctx.shared else grads[1], grads[3] if moves else None
+    return grads[0], by_key, grads[2], None, by_reference, grads[4]
+
+
+_op.register_autograd(_backward, setup_context=_remember)
+_backward_op.register_autograd(refuse_second_derivative)
+
+
+@register_flop_formula(torch.ops.leandetr.key_aware_attn_at)
+def _flops(query_shape, key_shape, value_shape, shapes, reference_shape, offsets_shape, **_) -> int:
+    sampled = samples_at(offsets_shape, reference_shape, value_shape)
+    return 2 * multiply_adds(key_shape) * sampled
+
+
+@register_flop_formula(torch.ops.leandetr.key_aware_attn_at_backward)
+def _backward_flops(
+    grad_shape,
+    query_shape,
+    key_shape,
+    value_shape,
+    shapes,
+    reference_shape,
+    offsets_shape,
+    *_,
+    **__,
+) -> int:
+    sampled = samples_at(offsets_shape, reference_shape, value_shape)
+    return 4 * multiply_adds(key_shape) * sampled
