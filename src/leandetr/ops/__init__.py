@@ -1,6 +1,6 @@
 """Numerics: one public function an operator, backends behind it."""
 
-from leandetr.ops import cpu
+from leandetr.ops import cpu, gpu
 from leandetr.ops.backend import available_backends, use_backend
 from leandetr.ops.deform_attn import deform_attn
 from leandetr.ops.deform_attn_at import deform_attn_at
@@ -17,3 +17,4 @@ __all__ = [
 ]
 
 cpu.register()
+gpu.register()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from leandetr.ops.backend import KERNEL_DEVICES
+from leandetr.ops.backend import KERNEL_DEVICES, MISSING
 from leandetr.ops.deform_attn import paired
 
 KERNELS = {
@@ -27,14 +27,21 @@ KERNELS = {
 }
 """Module and function behind each operator."""
 
+WITHOUT_TRITON = (
+    "Triton is not installed, so on this GPU sampling runs on PyTorch's grid_sample, slower and "
+    "with much more memory; for the kernels: pip install triton"
+)
+
 
 def register() -> bool:
     """Register the kernels if PyTorch is built for CUDA and Triton is installed; whether it is."""
-    if torch.version.cuda is None or importlib.util.find_spec("triton") is None:
+    if torch.version.cuda is None:
+        return False
+    if importlib.util.find_spec("triton") is None:
+        MISSING["cuda"] = WITHOUT_TRITON
         return False
     for name in KERNELS:
-        if hasattr(torch.ops.leandetr, name):
-            torch.library.register_kernel(f"leandetr::{name}", "cuda", kernel(name))
+        torch.library.register_kernel(f"leandetr::{name}", "cuda", kernel(name))
     KERNEL_DEVICES.add("cuda")
     return True
 
