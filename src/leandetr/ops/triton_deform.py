@@ -94,7 +94,9 @@ def _run_forward(
         value, given = value.contiguous(), sizes(shapes, around, where, value.shape[-1])
         inputs = (value, table(shapes, value.device), straight(around), where.contiguous())
         given["LANE"] = lane(value, weights)
-        launch(_forward, value, queries, (*inputs, weights.contiguous(), output), given)
+        exact = real(value, around, where, weights)
+        tensors = (*inputs, weights.contiguous(), output)
+        launch(_forward, value, tensors, queries=queries, exact=exact, given=given)
     return output
 
 
@@ -125,7 +127,7 @@ def _run_backward(
     given = sizes(shapes, around, where, value.shape[-1])
     given["ORDERED"] = by_value.factor is not None
     tensors = (*inputs, where.contiguous(), weights, *results)
-    launch(_backward, value, queries, tensors, given)
+    launch(_backward, value, tensors, queries=queries, exact=exact, given=given)
     return by_value.result(value), by_place, by_weight
 
 

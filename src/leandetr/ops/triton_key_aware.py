@@ -105,7 +105,8 @@ def _run_forward(asked: Asked, shapes: Shapes, around: Tensor | None, where: Ten
         inputs = _inputs(asked, shapes, around, where)
         given = _sizes(asked, shapes, around, where)
         given["LANE"] = lane(value, query)
-        launch(_forward, value, queries, (*inputs, output), given)
+        exact = real(*asked, around, where)
+        launch(_forward, value, (*inputs, output), queries=queries, exact=exact, given=given)
     return output
 
 
@@ -128,7 +129,8 @@ def _run_backward(
     given = _sizes(asked, shapes, around, where)
     given["ORDERED"] = by_value.factor is not None
     inputs = (grad.contiguous(), *_inputs(asked, shapes, around, where))
-    launch(add_gradients, value, queries, (*inputs, *results), given)
+    tensors = (*inputs, *results)
+    launch(add_gradients, value, tensors, queries=queries, exact=exact, given=given)
     key_grad = nothing if key is None else by_key.result(key)
     return by_query, key_grad, by_value.result(value), by_place
 

@@ -92,8 +92,13 @@ def straight(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def launch(kernel: Any, value: Tensor, queries: int, tensors: tuple, given: dict) -> None:
-    """Start as many programs as there are blocks of queries, heads and images."""
+def launch(
+    kernel: Any, value: Tensor, tensors: tuple, *, queries: int, exact: torch.dtype, given: dict
+) -> None:
+    """Start as many programs as there are blocks of queries, heads and images.
+
+    They read and write `tensors`, compute in `exact`, and know `given` when they are compiled.
+    """
     images, tokens, heads, width = value.shape
     channels = power(width)
 
@@ -105,7 +110,7 @@ def launch(kernel: Any, value: Tensor, queries: int, tensors: tuple, given: dict
         "WIDTH": width,
         "CHANNELS": channels,
         "WIDE": max(t.numel() for t in tensors if t is not None) >= SMALL,
-        "REAL": tl.float64 if real(*tensors) == torch.float64 else tl.float32,
+        "REAL": tl.float64 if exact == torch.float64 else tl.float32,
         **given,
     }
     crowd = max(images * queries * heads, 1).bit_length() // 4  # chosen anew for 16 times as many
