@@ -60,8 +60,21 @@ def find_compiler() -> str:
     raise BuildFailed("no C++ compiler was found (looked for $CXX, g++, clang++, c++)")
 
 
+def is_fresh(folder: Path = LIBRARIES) -> bool:
+    """Whether the library in `folder` was built after the last change of its sources."""
+    target = folder / library_name()
+    sources = (Path(__file__), *SOURCES.iterdir())
+    changed = max(path.stat().st_mtime for path in sources)
+    return target.exists() and target.stat().st_mtime > changed
+
+
 def build(folder: Path = LIBRARIES) -> Path:
-    """Compile every variant and link them into `folder`; returns the library's path."""
+    """Compile every variant and link them into `folder`; returns the library's path.
+
+    A library newer than all sources is kept.
+    """
+    if is_fresh(folder):
+        return folder / library_name()
     compiler = find_compiler()
     variants = X86_VARIANTS if platform.machine().lower() in ("x86_64", "amd64") else OTHER_VARIANTS
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,11 +30,19 @@ def sample(
 
     Maps of a lower precision are sampled at the precision of the locations.
     """
-    sampled = [
-        F.grid_sample(plane, grid, padding_mode="zeros", align_corners=False)
-        for plane, grid in _levels(maps, shapes, locations)
-    ]
+    sampled = []
+    for plane, grid in _levels(maps, shapes, locations):
+        if is_empty(plane):
+            sampled.append(plane.new_zeros(*plane.shape[:2], *grid.shape[1:3]))
+        else:
+            sampled.append(F.grid_sample(plane, grid, padding_mode="zeros", align_corners=False))
     return torch.cat(sampled, dim=-1)
+
+
+def is_empty(plane: Float[Tensor, "NM D H W"]) -> bool:
+    """Whether a level has no cell, which `grid_sample` refuses; never while sizes are symbols."""
+    height, width = plane.shape[2:]
+    return isinstance(height, int) and isinstance(width, int) and 0 in (height, width)
 
 
 def sample_backward(
@@ -49,9 +57,11 @@ def sample_backward(
     for part, (plane, grid) in zip(
         grad.split(points, dim=-1), _levels(maps, shapes, locations), strict=True
     ):
-        planes, grids = torch.ops.aten.grid_sampler_2d_backward(
-            part.contiguous(), plane, grid, BILINEAR, ZEROS, False, [True, True]
-        )
+        planes, grids = plane, torch.zeros_like(grid)
+        if not is_empty(plane):
+            planes, grids = torch.ops.aten.grid_sampler_2d_backward(
+                part.contiguous(), plane, grid, BILINEAR, ZEROS, False, [True, True]
+            )
         map_grads.append(rearrange(planes, "(N M) D H W -> N (H W) M D", M=heads))
         location_grads.append(2 * rearrange(grids, "(N M) Q P xy -> N Q M P xy", M=heads))
     return torch.cat(map_grads, dim=1).to(maps.dtype), torch.stack(location_grads, dim=3)

@@ -32,9 +32,10 @@ def locate(
 
 
 def _sides(like: Tensor, shapes: Shapes) -> Float[Tensor, "L 1 2"]:
-    """(width, height) of each level; sizes stay symbolic in an export."""
+    """(width, height) of each level, 1 for none; sizes stay symbolic in an export."""
     one = torch.ones((), dtype=like.dtype, device=like.device)
-    return torch.stack([torch.stack((one * w, one * h)) for h, w in shapes])[:, None]
+    sides = [torch.stack((one * w, one * h)) for h, w in shapes]
+    return torch.stack(sides)[:, None].clamp(min=1)
 
 
 def locate_backward(

@@ -67,22 +67,27 @@ template <class S, int W> struct Deform {
 
  private:
   // Compares the gradient with the row at each corner, and adds its share of it there.
-  static void spread(Bench<S>& bench, const Look<C>& look, const Rows<S>& rows, C* sums) {
-    const int vectors = W ? W / LANES<C> : bench.needs.row / LANES<C>;
-    const int padded = bench.samples.padded;
-    for (int s = 0; s < bench.samples.count; ++s) {
+  static void spread(Bench<S>& bench, const Look<C> look, const Rows<S> rows, C* sums) {
+    constexpr int N = W ? W / LANES<C> : 1;
+    const int vectors = W ? N : bench.needs.row / LANES<C>;
+    const int padded = bench.samples.padded, count = bench.samples.count;
+    const C* grad = bench.grad;
+    Vec<C>* products = bench.products;
+    Vec<C> kept[N];
+    for (int i = 0; i < N; ++i) kept[i] = load(grad, i);
+    for (int s = 0; s < count; ++s) {
       for (int c = 0; c < 4; ++c) {
         const int64_t at = look.at[c][s];
         Vec<C> product = {};
         if (at != rows.nowhere) {
           const Vec<C> share = splat(look.share[c][s] * look.weight[s]);
           for (int i = 0; i < vectors; ++i) {
-            const Vec<C> grad = load(bench.grad, i);
-            product += grad * load(rows.first + at, i);
-            save(sums + at, i, load(sums + at, i) + share * grad);
+            const Vec<C> pull = W ? kept[W ? i : 0] : load(grad, i);
+            product += pull * load(rows.first + at, i);
+            save(sums + at, i, load(sums + at, i) + share * pull);
           }
         }
-        bench.products[c * padded + s] = product;
+        products[c * padded + s] = product;
       }
     }
   }

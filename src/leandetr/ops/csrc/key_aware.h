@@ -63,9 +63,12 @@ template <class S, int W, bool OWN_KEY> struct KeyAware {
   }
 
   // Products of the query and each sampled key; the samples stay for `weigh`.
-  static void compare(Bench<S>& bench, const Look<C>& look, const Rows<S>& keys) {
-    for (int s = 0; s < bench.samples.count; ++s) {
-      C* mixed = bench.mixed + s * bench.needs.row;
+  static void compare(Bench<S>& bench, const Look<C> look, const Rows<S> keys) {
+    const C* query = bench.query;
+    Vec<C>* products = bench.products;
+    C* mixed = bench.mixed;
+    const int count = bench.samples.count, row = bench.needs.row;
+    for (int s = 0; s < count; ++s, mixed += row) {
       Vec<C> product = {};
       for (int i = 0; i < vectors(bench); ++i) {
         Vec<C> upper = look.share[0][s] * load(keys.first + look.at[0][s], i);
@@ -73,10 +76,10 @@ template <class S, int W, bool OWN_KEY> struct KeyAware {
         upper += look.share[1][s] * load(keys.first + look.at[1][s], i);
         lower += look.share[3][s] * load(keys.first + look.at[3][s], i);
         upper += lower;
-        product += load(bench.query, i) * upper;
+        product += load(query, i) * upper;
         if (!OWN_KEY) save(mixed, i, upper);
       }
-      bench.products[s] = product;
+      products[s] = product;
     }
   }
 
@@ -93,18 +96,20 @@ template <class S, int W, bool OWN_KEY> struct KeyAware {
   }
 
   // dots: query and key at each corner; more_dots: gradient and value.
-  static void compare_both(Bench<S>& bench, const Look<C>& look, const Rows<S>& keys,
-                           const Rows<S>& values) {
-    const int padded = bench.samples.padded;
-    for (int s = 0; s < bench.samples.count; ++s) {
+  static void compare_both(Bench<S>& bench, const Look<C> look, const Rows<S> keys,
+                           const Rows<S> values) {
+    const int padded = bench.samples.padded, count = bench.samples.count;
+    const C *query = bench.query, *grad = bench.grad;
+    Vec<C>*fits = bench.products, *pulls = bench.more_products;
+    for (int s = 0; s < count; ++s) {
       for (int c = 0; c < 4; ++c) {
         Vec<C> fit = {}, pull = {};
         for (int i = 0; i < vectors(bench); ++i) {
-          fit += load(bench.query, i) * load(keys.first + look.at[c][s], i);
-          pull += load(bench.grad, i) * load(values.first + look.at[c][s], i);
+          fit += load(query, i) * load(keys.first + look.at[c][s], i);
+          pull += load(grad, i) * load(values.first + look.at[c][s], i);
         }
-        bench.products[c * padded + s] = fit;
-        bench.more_products[c * padded + s] = pull;
+        fits[c * padded + s] = fit;
+        pulls[c * padded + s] = pull;
       }
     }
     sum_products<C>(bench.products, bench.dots, padded);
@@ -130,16 +135,18 @@ template <class S, int W, bool OWN_KEY> struct KeyAware {
   }
 
   // Adds to each corner its share of the gradients of key and value.
-  static void spread(Bench<S>& bench, const Look<C>& look, int64_t nowhere, C* value_sums,
+  static void spread(Bench<S>& bench, const Look<C> look, int64_t nowhere, C* value_sums,
                      C* key_sums) {
-    for (int s = 0; s < bench.samples.count; ++s) {
+    const int count = bench.samples.count;
+    const C *query = bench.query, *grad = bench.grad, *pulls = bench.pulls, *weights = bench.logits;
+    for (int s = 0; s < count; ++s) {
       for (int c = 0; c < 4; ++c) {
         const int64_t at = look.at[c][s];
         if (at == nowhere) continue;
-        const Vec<C> pull = splat(look.share[c][s] * bench.pulls[s]);
-        const Vec<C> weight = splat(look.share[c][s] * bench.logits[s]);
+        const Vec<C> pull = splat(look.share[c][s] * pulls[s]);
+        const Vec<C> weight = splat(look.share[c][s] * weights[s]);
         for (int i = 0; i < vectors(bench); ++i) {
-          const Vec<C> by_key = pull * load(bench.query, i), by_value = weight * load(bench.grad, i);
+          const Vec<C> by_key = pull * load(query, i), by_value = weight * load(grad, i);
           if (OWN_KEY) {
             save(key_sums + at, i, load(key_sums + at, i) + by_key);
             save(value_sums + at, i, load(value_sums + at, i) + by_value);

@@ -45,10 +45,18 @@ template <class T> inline typename Tight<T>::type load(const T* row, int i) {
   return *reinterpret_cast<const typename Loose<T>::type*>(row + i * (BYTES / int(sizeof(T))));
 }
 inline Vec<float> load(const bfloat* row, int i) {
+#if defined(__AVX512F__)
+  const __m256i short_bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + i * 16));
+  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(short_bits), 16);
+#elif defined(__AVX2__)
+  const __m128i short_bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i * 8));
+  return (Vec<float>)_mm256_slli_epi32(_mm256_cvtepu16_epi32(short_bits), 16);
+#else
   typedef uint16_t U __attribute__((vector_size(BYTES / 2), aligned(2), may_alias));
   typedef uint32_t W __attribute__((vector_size(BYTES)));
   U bits = *reinterpret_cast<const U*>(row + i * LANES<float>);
   return same_bits<Vec<float>>(__builtin_convertvector(bits, W) << 16);
+#endif
 }
 inline Vec<float> load(const half* row, int i) {
   const half* from = row + i * LANES<float>;

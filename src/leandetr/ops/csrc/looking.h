@@ -42,22 +42,38 @@ template <class C> inline void softmax(C* logits, int count, int padded) {
 
 // Locations from reference and offsets, as `locate` in reference_at.py.
 template <class C>
-inline void locate(Desk<C>& desk, Look<C>& look, int64_t image, int64_t query) {
+inline void locate(Desk<C>& desk, const Look<C> look, int64_t image, int64_t query) {
   const Call& call = desk.call;
   const int levels = int(call.levels), points = int(call.points), numbers = int(call.reference_width);
-  read(desk.reference, call.reference, (image * call.queries + query) * levels * numbers,
+  const Samples<C> all = desk.samples;
+  C* reference = desk.reference;
+  read(reference, call.reference, (image * call.queries + query) * levels * numbers,
        levels * numbers);
   for (int l = 0; l < levels; ++l) {
-    const C* at = desk.reference + l * numbers;
-    const C high = C(call.sides[2 * l]), wide = C(call.sides[2 * l + 1]);
-    const C step_x = numbers == 4 ? at[2] * wide * C(0.5) / points : C(1);
-    const C step_y = numbers == 4 ? at[3] * high * C(0.5) / points : C(1);
-    INDEPENDENT
+    const C* at = reference + l * numbers;
     for (int s = l * points; s < (l + 1) * points; ++s) {
-      look.step_x[s] = step_x;
-      look.step_y[s] = step_y;
-      look.x[s] = at[0] + (numbers == 4 ? look.dx[s] / points * at[2] * C(0.5) : look.dx[s] / wide);
-      look.y[s] = at[1] + (numbers == 4 ? look.dy[s] / points * at[3] * C(0.5) : look.dy[s] / high);
+      look.x[s] = at[0];
+      look.y[s] = at[1];
+      if (numbers == 2) continue;
+      look.step_x[s] = at[2];
+      look.step_y[s] = at[3];
+    }
+  }
+  const Vec<C> one = splat(C(1)), half = splat(C(0.5)), share = splat(C(points));
+  for (int i = 0; i < all.padded / LANES<C>; ++i) {
+    const Vec<C> dx = load(look.dx, i), dy = load(look.dy, i);
+    const Vec<C> wide = load(all.wide, i), high = load(all.high, i);
+    const Vec<C> box_x = load(look.step_x, i), box_y = load(look.step_y, i);
+    if (numbers == 2) {
+      save(look.x, i, load(look.x, i) + dx / (wide > one ? wide : one));
+      save(look.y, i, load(look.y, i) + dy / (high > one ? high : one));
+      save(look.step_x, i, one);
+      save(look.step_y, i, one);
+    } else {
+      save(look.x, i, load(look.x, i) + dx / share * box_x * half);
+      save(look.y, i, load(look.y, i) + dy / share * box_y * half);
+      save(look.step_x, i, box_x * wide * half / share);
+      save(look.step_y, i, box_y * high * half / share);
     }
   }
 }

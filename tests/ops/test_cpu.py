@@ -1,0 +1,245 @@
+"""The CPU kernels: every instruction set that runs here against the reference."""
+
+import multiprocessing
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from golden_data import cases, load_case
+from leandetr import ops
+from leandetr.errors import LeanDetrError
+from leandetr.ops import backend, cpu
+from leandetr.ops.cpu_library import Library
+from leandetr.ops.deform_attn import flat
+from sampling import Sizes, locations, logits, offsets, queries, references, sizes, tokens, weights
+
+pytestmark = pytest.mark.skipif(cpu.LIBRARY is None, reason="the CPU kernels are not built")
+VARIANTS = cpu.LIBRARY.variants if cpu.LIBRARY else ("none",)
+KINDS = ("deform", "deform-at", "shared-key", "own-key", "key-at")
+TABLE = {
+    "usual": Sizes(queries=7, width=32, points=4, shapes=((7, 5), (4, 3), (2, 2), (1, 1))),
+    "narrow": Sizes(images=2, queries=3, width=1, points=1),
+    "odd": Sizes(images=2, queries=5, heads=3, width=11, points=3),
+    "compiled-16": Sizes(queries=40, width=16, shapes=((3, 3),)),
+    "compiled-64": Sizes(queries=40, width=64, shapes=((3, 3),)),
+    "wide": Sizes(queries=4, width=80),
+    "few-queries": Sizes(queries=1, width=32, shapes=((20, 30),)),
+    "empty-level": Sizes(queries=3, width=32, shapes=((3, 2), (0, 4), (2, 0))),
+    "no-queries": Sizes(queries=0, width=32),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request, monkeypatch):
+    monkeypatch.setattr(cpu.LIBRARY, "variant", request.param)
+    return request.param
+
+
+def draw(kind, at, dtype):
+    """The tensors of a call, all leaves."""
+    made = {
+        "deform": lambda: (tokens(at, dtype), locations(at, dtype), weights(at, dtype)),
+        "deform-at": lambda: (
+            *(tokens(at, dtype), references(at, 4, dtype)),
+            *(offsets(at, dtype, shared=True), logits(at, dtype)),
+        ),
+        "shared-key": lambda: (queries(at, dtype), tokens(at, dtype), locations(at, dtype)),
+        "own-key": lambda: (
+            *(queries(at, dtype), tokens(at, dtype), tokens(at, dtype)),
+            locations(at, dtype),
+        ),
+        "key-at": lambda: (
+            *(queries(at, dtype), tokens(at, dtype)),
+            *(references(at, 2, dtype), offsets(at, dtype)),
+        ),
+    }
+    return made[kind]()
+
+
+def call(kind, shapes, *t):
+    if kind == "deform":
+        return ops.deform_attn(t[0], shapes, *t[1:])
+    if kind == "deform-at":
+        return ops.deform_attn_at(t[0], shapes, *t[1:])
+    if kind == "shared-key":
+        return ops.key_aware_attn(t[0], t[1], t[1], shapes, t[2])
+    if kind == "own-key":
+        return ops.key_aware_attn(*t[:3], shapes, t[3])
+    return ops.key_aware_attn_at(t[0], None, t[1], shapes, *t[2:])
+
+
+def answers(name, kind, shapes, drawn):
+    """Output and gradients."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in drawn]
+    with ops.use_backend(name):
+        output = call(kind, shapes, *leaves)
+    generator = torch.Generator().manual_seed(1)
+    pull = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    output.backward(pull.to(output.dtype))
+    return [output.detach(), *(leaf.grad for leaf in leaves)]
+
+
+def compare(kind, at, dtype, **tolerance):
+    """Kernel in `dtype` against the reference in double precision."""
+    drawn = [tensor.to(dtype) for tensor in draw(kind, at, torch.float64)]
+    exact = answers("reference", kind, at.shapes, [tensor.double() for tensor in drawn])
+    for one, other in zip(answers("auto", kind, at.shapes, drawn), exact, strict=True):
+        assert one.dtype == dtype
+        scale = 1 + (other.abs().max() if other.numel() else 0)
+        torch.testing.assert_close(one.double() / scale, other / scale, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+@pytest.mark.parametrize("case", TABLE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernel_equals_reference(variant, kind, case, dtype):
+    tolerance = 1e-12 if dtype == torch.float64 else 3e-5
+    compare(kind, TABLE[case], dtype, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(at=sizes(), width=st.integers(1, 70))
+def test_kernel_equals_reference_at_any_size(kind, at, width):
+    at = Sizes(at.images, at.queries, at.heads, width, at.points, at.shapes)
+    compare(kind, at, torch.float64, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", ["usual", "odd", "wide"])
+@pytest.mark.parametrize("kind", ["deform", "shared-key", "own-key"])
+def test_low_precision_storage_costs_rounding_only(variant, kind, case, dtype):
+    """Locations stay single: a cell has fewer steps in half precision than the comparison."""
+    at = TABLE[case]
+    drawn = draw(kind, at, torch.float32)
+    low = [*(tensor.to(dtype) for tensor in drawn[:-1]), drawn[-1]]
+    if kind == "deform":
+        low[1] = drawn[1]
+    exact = answers("reference", kind, at.shapes, [tensor.double() for tensor in low])
+    for one, other in zip(answers("auto", kind, at.shapes, low), exact, strict=True):
+        scale = 1 + other.abs().max()
+        torch.testing.assert_close(one.double() / scale, other / scale, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("name", cases("ops/*"))
+def test_golden_cases(variant, name):
+    t = load_case(name).tensors
+    shapes = tuple((int(h), int(w)) for h, w in t["spatial_shapes"])
+    keys = ("value", "sampling_locations", "attention_weights")
+    leaves = [t[key].clone().requires_grad_() for key in keys]
+    output = ops.deform_attn(leaves[0], shapes, *leaves[1:])
+    torch.testing.assert_close(output, t["output"], atol=1e-5, rtol=0)
+    if "grad_output" in t:
+        output.backward(t["grad_output"])
+        for leaf, key in zip(leaves, keys, strict=True):
+            torch.testing.assert_close(leaf.grad, t[f"grad_{key}"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strange", [float("nan"), float("inf"), -float("inf"), 1e30, -1e30])
+@pytest.mark.parametrize("kind", ["deform", "shared-key", "own-key"])
+def test_strange_locations_stay_inside_memory_and_answer_as_the_reference(variant, kind, strange):
+    at = TABLE["usual"]
+    drawn = list(draw(kind, at, torch.float32))
+    where = 1 if kind == "deform" else -1
+    drawn[where][0, 2, 0, 1, 2, 0] = strange
+    one = answers("auto", kind, at.shapes, drawn)
+    other = answers("reference", kind, at.shapes, drawn)
+    torch.testing.assert_close(one[0], other[0], equal_nan=True, atol=1e-5, rtol=1e-5)
+    assert one[0][0, 2].isnan().any() == (abs(strange) != 1e30)
+    assert one[0][0, 3].isfinite().all()
+
+
+def test_infinite_values_outside_the_samples_do_no_harm(variant):
+    at = Sizes(queries=2, width=32, shapes=((4, 4), (2, 2)))
+    value, where, weight = draw("deform", at, torch.float32)
+    value[:, :16] = torch.inf  # the first level
+    where[..., 0, :, :] = 7.0  # is looked past
+    output = ops.deform_attn(value, at.shapes, where, weight)
+    assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_thread_and_two_agree_to_the_last_bit(variant, kind):
+    at = Sizes(images=1, queries=64, heads=3, width=32, points=4, shapes=((9, 9), (5, 5)))
+    drawn, found = draw(kind, at, torch.float32), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(answers("auto", kind, at.shapes, drawn))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def _sum_in_child(at, drawn, queue):
+    queue.put(ops.deform_attn(drawn[0], at.shapes, *drawn[1:]).sum().item())
+
+
+def test_a_forked_process_can_use_the_kernels():
+    at = Sizes(queries=64, heads=4, width=32, points=4, shapes=((9, 9), (5, 5)))
+    drawn = draw("deform", at, torch.float32)
+    expected = ops.deform_attn(drawn[0], at.shapes, *drawn[1:]).sum().item()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_sum_in_child, args=(at, drawn, queue))
+    child.start()
+    assert queue.get(timeout=60) == pytest.approx(expected)
+    child.join(timeout=60)
+    assert child.exitcode == 0
+
+
+def test_compiled_code_calls_the_kernels():
+    """Through the operator itself: shape checks on Python functions cannot be traced."""
+    at, known = Sizes(queries=3), torch.ops.leandetr
+    sides = flat(at.shapes)
+    drawn = {kind: draw(kind, at, torch.float32) for kind in ("deform-at", "key-at")}
+
+    def function(value, reference, where, logit, query):
+        first = known.deform_attn_at(value, sides, reference, where, logit)
+        return first + known.key_aware_attn_at(query, None, value, sides, reference, where)
+
+    given = (*drawn["deform-at"], drawn["key-at"][0])
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*given), function(*given))
+
+
+def test_autocast_reaches_the_kernels():
+    at = Sizes(queries=3, width=8)
+    value, where, weight = draw("deform", at, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        projected = torch.nn.functional.linear(value, torch.eye(8))
+        output = ops.deform_attn(projected, at.shapes, where, weight)
+    assert output.dtype == torch.bfloat16
+    exact = ops.deform_attn(value, at.shapes, where, weight)
+    torch.testing.assert_close(output.float(), exact, atol=0.03, rtol=0.03)
+
+
+def test_sizes_that_do_not_fit_are_refused_before_memory_is_touched():
+    at = Sizes(queries=3)
+    value, where, weight = draw("deform", at, torch.float32)
+    with pytest.raises(LeanDetrError, match="do not add up to the tokens"):
+        cpu.KERNELS["deform_attn"](value, [30, 40, 2, 1], where, weight)
+    with pytest.raises(LeanDetrError, match="expected weights of shape"):
+        cpu.KERNELS["deform_attn"](value, [3, 4, 2, 1], where, weight[:, :2])
+
+
+def test_an_instruction_set_can_be_asked_for(monkeypatch):
+    assert cpu.LIBRARY is not None
+    monkeypatch.setenv("LEANDETR_CPU_VARIANT", "generic")
+    assert Library(cpu.LIBRARY.path).variant == "generic"
+    monkeypatch.setenv("LEANDETR_CPU_VARIANT", "mmx")
+    with pytest.raises(LeanDetrError, match=r"one of generic.*got 'mmx'"):
+        Library(cpu.LIBRARY.path)
+
+
+def test_without_a_library_the_first_use_warns_once(monkeypatch, caplog):
+    monkeypatch.setattr(cpu, "LIBRARY", None)
+    monkeypatch.setattr(backend, "KERNEL_DEVICES", set())
+    monkeypatch.setattr(backend, "MISSING", cpu.MISSING)
+    cpu.register()
+    at = Sizes()
+    for _ in range(2):
+        ops.deform_attn(tokens(at), at.shapes, locations(at), weights(at))
+    assert [record.message for record in caplog.records] == [cpu.WARNING]
