@@ -120,10 +120,10 @@ template <class S> struct Bench : Desk<typename Computed<S>::type> {
                   &this->dots[1], &this->dots[2], &this->dots[3], &this->more_dots[0],
                   &this->more_dots[1], &this->more_dots[2], &this->more_dots[3]})
       *p = arena.take<C>(padded);
-    for (I** p : {&samples.width, &samples.height, &samples.start}) *p = arena.take<I>(padded);
+    for (I** p : {&samples.width, &samples.height, &samples.start, &samples.level}) *p = arena.take<I>(padded);
     samples.own = arena.take<int32_t>(padded);
     for (Look<C>& look : this->looks) lay_out(look, arena, padded);
-    this->reference = arena.take<C>(2 * call.levels * 4);
+    this->reference = arena.take<C>(call.levels * 4 + 2 * LANES<C>);
     for (C** p : {&this->query, &this->grad, &this->out}) *p = arena.take<C>(needs.row);
     this->mixed = arena.take<C>(int64_t(padded) * needs.row);
     zeros = arena.take<S>(needs.row);
@@ -154,6 +154,7 @@ template <class S> struct Bench : Desk<typename Computed<S>::type> {
       const bool real = s < samples.count;
       samples.height[s] = real ? I(call.sides[2 * level]) : 0;
       samples.width[s] = real ? I(call.sides[2 * level + 1]) : 0;
+      samples.level[s] = real ? level : 0;
       samples.high[s] = C(samples.height[s]);
       samples.wide[s] = C(samples.width[s]);
       samples.start[s] = I(start);

@@ -11,9 +11,10 @@ namespace LEANDETR_VARIANT {
 template <class C> struct Samples {
   typedef typename Wide<C>::Whole I;
   int count, padded;
-  C *wide, *high;            // sides of the sample's level
+  C *wide, *high;             // sides of the sample's level
   I *width, *height, *start;  // the same, whole, and the level's first token
-  int32_t* own;              // which of the offsets
+  I* level;                   // its number
+  int32_t* own;               // which of the offsets
 };
 
 // One query and head.

@@ -40,42 +40,54 @@ template <class C> inline void softmax(C* logits, int count, int padded) {
   for (int i = 0; i < padded / LANES<C>; ++i) save(logits, i, load(logits, i) * scale);
 }
 
-// Locations from reference and offsets, as `locate` in reference_at.py.
+// Copies the reference of a query to where `locate` finds it.
+template <class C> inline void read_reference(Desk<C>& desk, int64_t image, int64_t query) {
+  const Call& call = desk.call;
+  const int numbers = int(call.levels * call.reference_width);
+  if (numbers == 0 || query >= call.queries) return;
+  read(desk.reference, call.reference, (image * call.queries + query) * numbers, numbers);
+}
+
+// Number `which` of the reference on each sample's level.
+template <class C> inline Vec<C> on_levels(const Desk<C>& desk, int i, int which) {
+  typedef typename Wide<C>::I I;
+  const int numbers = int(desk.call.reference_width);
+  const I at = load(desk.samples.level, i) * numbers + which;
+  const C* reference = desk.reference;
+#if !defined(__clang__)
+  if (desk.call.levels * numbers <= 2 * LANES<C>)
+    return __builtin_shuffle(load(reference, 0), load(reference, 1), at);
+#endif
+  Vec<C> picked;
+  for (int lane = 0; lane < LANES<C>; ++lane) picked[lane] = reference[at[lane]];
+  return picked;
+}
+
+// Locations from reference and offsets, as `locate` in reference_at.py. The reference was read one
+// call before, because it takes a while until what was written can be read as one vector.
 template <class C>
 inline void locate(Desk<C>& desk, const Look<C> look, int64_t image, int64_t query) {
-  const Call& call = desk.call;
-  const int levels = int(call.levels), points = int(call.points), numbers = int(call.reference_width);
+  const int points = int(desk.call.points), numbers = int(desk.call.reference_width);
   const Samples<C> all = desk.samples;
-  C* reference = desk.reference;
-  read(reference, call.reference, (image * call.queries + query) * levels * numbers,
-       levels * numbers);
-  for (int l = 0; l < levels; ++l) {
-    const C* at = reference + l * numbers;
-    for (int s = l * points; s < (l + 1) * points; ++s) {
-      look.x[s] = at[0];
-      look.y[s] = at[1];
-      if (numbers == 2) continue;
-      look.step_x[s] = at[2];
-      look.step_y[s] = at[3];
-    }
-  }
   const Vec<C> one = splat(C(1)), half = splat(C(0.5)), share = splat(C(points));
   for (int i = 0; i < all.padded / LANES<C>; ++i) {
     const Vec<C> dx = load(look.dx, i), dy = load(look.dy, i);
     const Vec<C> wide = load(all.wide, i), high = load(all.high, i);
-    const Vec<C> box_x = load(look.step_x, i), box_y = load(look.step_y, i);
+    const Vec<C> x = on_levels(desk, i, 0), y = on_levels(desk, i, 1);
     if (numbers == 2) {
-      save(look.x, i, load(look.x, i) + dx / (wide > one ? wide : one));
-      save(look.y, i, load(look.y, i) + dy / (high > one ? high : one));
+      save(look.x, i, x + dx / (wide > one ? wide : one));
+      save(look.y, i, y + dy / (high > one ? high : one));
       save(look.step_x, i, one);
       save(look.step_y, i, one);
     } else {
-      save(look.x, i, load(look.x, i) + dx / share * box_x * half);
-      save(look.y, i, load(look.y, i) + dy / share * box_y * half);
+      const Vec<C> box_x = on_levels(desk, i, 2), box_y = on_levels(desk, i, 3);
+      save(look.x, i, x + dx / share * box_x * half);
+      save(look.y, i, y + dy / share * box_y * half);
       save(look.step_x, i, box_x * wide * half / share);
       save(look.step_y, i, box_y * high * half / share);
     }
   }
+  read_reference(desk, image, query + 1);
 }
 
 // Pixels from a location. Written and rounded as grid_sample does it: on the border of two cells,
@@ -95,7 +107,12 @@ inline void fetch_ahead(const Desk<C>& bench, int64_t image, int64_t query, int6
   const int64_t own = call.own_levels * call.points * 2, all = bench.samples.count;
   fetch<0>(call.where, row * own, own);
   if (call.weights.data) fetch<0>(call.weights, row * all, all);
+  if (call.query.data) fetch<0>(call.query, row * call.width, call.width);
   fetch<1>(call.output, row * call.width, call.width);
+  if (!bench.needs.backward) return;
+  fetch<1>(call.where_grad, row * own, own);
+  if (call.weights.data) fetch<1>(call.weights_grad, row * all, all);
+  if (call.query.data) fetch<1>(call.query_grad, row * call.width, call.width);
 }
 
 // Fills `look` for one head of one query; rows are `stride` numbers apart.
@@ -132,6 +149,7 @@ template <class S, class Work>
 inline void for_each_look(Bench<S>& bench, int64_t image, int64_t head, int64_t begin, int64_t end,
                           const Rows<S>& rows, Work work) {
   typedef typename Bench<S>::C C;
+  read_reference<C>(bench, image, begin);
   for (int64_t q = begin; q <= end; ++q) {
     Look<C>&next = bench.looks[q % 2], &now = bench.looks[(q + 1) % 2];
     if (q < end) {
