@@ -107,18 +107,20 @@ def test_training_groups_come_behind_the_main_queries(detector, encoder):
 
 
 @everywhere
-@pytest.mark.parametrize("counts", [(2, 0, 3), (0, 0, 0), (40, 1, 0)])
-def test_gradients_reach_every_parameter(detector, encoder, counts):
+def test_gradients_reach_every_parameter(detector, encoder):
     """Also without any box, and with more boxes than queries: no rank of a run may stand alone."""
     model = make(detector, encoder).train()
-    total = losses(model, batch((96, 64), (64, 90), (64, 64)), targets(*counts)).total
-    assert total.isfinite()
-    total.backward()
+    images = batch((96, 64), (64, 90), (64, 64))
+    for counts in ((0, 0, 0), (40, 1, 0), (2, 0, 3)):
+        model.zero_grad(set_to_none=True)
+        total = losses(model, images, targets(*counts)).total
+        assert total.isfinite()
+        total.backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, (counts, name)
+            assert parameter.grad.isfinite().all(), (counts, name)
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        if counts == (2, 0, 3) and not STILL.search(f"{detector} {name}"):
-            assert parameter.grad.any(), name
+        assert STILL.search(f"{detector} {name}") or parameter.grad.any(), name
 
 
 side = st.integers(0, 3)
@@ -130,7 +132,7 @@ holds from the second level on."""
 
 
 @everywhere
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(smaller=st.tuples(side, side), first=st.tuples(side, side), second=st.tuples(side, side))
 def test_padding_tokens_changes_nothing(detector, encoder, smaller, first, second):
     """From the tokens on: a larger canvas, whatever its padding holds, gives the same answer."""
@@ -213,7 +215,7 @@ def agree(first, second):
 
 
 @everywhere
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(order=st.permutations(range(3)))
 def test_permuting_the_batch_permutes_the_answer(detector, encoder, order):
     model = make(detector, encoder)
@@ -261,18 +263,17 @@ def test_a_saved_model_answers_bit_for_bit(detector, encoder, tmp_path):
 
 
 @everywhere
-@pytest.mark.parametrize("sizes", [[(32, 32)], [(1, 1)], [(1, 70), (1, 1)], [(70, 1), (64, 64)]])
-def test_the_smallest_images_are_answered(detector, encoder, sizes):
+def test_the_smallest_images_are_answered(detector, encoder):
     """Fewer tokens than queries give as many queries as there are tokens; nothing is NaN."""
     model = make(detector, encoder, queries=replace(tiny(detector).model.queries, count=50))
-    images = batch(*sizes)
-    answer = model(images).answer
-    assert 1 <= answer.logits.shape[1] <= 50
-    assert answer.logits.isfinite().all()
-    assert answer.boxes.isfinite().all()
-    model.train()
-    if len(sizes) > 1:  # batch norm cannot train on one value a channel
-        assert losses(model, images, targets(1, 0)).total.isfinite()
+    for sizes in ([(32, 32)], [(1, 1)], [(1, 70), (1, 1)], [(70, 1), (64, 64)]):
+        images = batch(*sizes)
+        answer = model.eval()(images).answer
+        assert 1 <= answer.logits.shape[1] <= 50, sizes
+        assert answer.logits.isfinite().all(), sizes
+        assert answer.boxes.isfinite().all(), sizes
+        if len(sizes) > 1:  # batch norm cannot train on one value a channel
+            assert losses(model.train(), images, targets(1, 0)).total.isfinite(), sizes
 
 
 def test_the_same_recipe_and_seed_give_the_same_weights():

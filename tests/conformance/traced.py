@@ -4,7 +4,7 @@
     python traced.py encoder NAME[:FIELD=NUMBER]
 
 The shape checker of the test suite cannot run inside a trace: tests start this file without it.
-One line of JSON: largest differences by way, for several sizes.
+A line of JSON for each: largest differences by way, for several sizes.
 """
 
 import json
@@ -132,11 +132,13 @@ def trace_encoder(name: str) -> Traced:
     }
 
 
-def main(kind: str, name: str) -> None:
-    torch.manual_seed(0)
-    with torch.no_grad():
-        found = {"detector": trace_detector, "encoder": trace_encoder}[kind](name)
-    sys.stdout.write(json.dumps(found) + "\n")
+def main(kind: str, *names: str) -> None:
+    trace = {"detector": trace_detector, "encoder": trace_encoder}[kind]
+    for name in names:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            sys.stdout.write(json.dumps({name: trace(name)}) + "\n")
+        torch.compiler.reset()
 
 
 if __name__ == "__main__":
