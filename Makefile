@@ -1,4 +1,4 @@
-# make demo | test | setup | format | check | test-gpu | golden | parity | costs | docs
+# make demo | test | test-slow | setup | format | check | test-gpu | golden | parity | costs | docs
 #
 # Every target makes the environment it needs (.venv) first, from pyproject.toml and constraints.txt.
 # Variables: PYTHON=python3.12           another interpreter (3.11 or newer)
@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --jaxtyping-packages=leandetr,beartype.beartype
 
-.PHONY: help demo test setup format check test-gpu golden parity costs docs clean
+.PHONY: help demo test test-slow setup format check test-gpu golden parity costs docs clean
 
 help:
 	@sed -n '1,6s/^# \{0,1\}//p' Makefile
@@ -38,6 +38,9 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(PYTEST) -n $(JOBS) --dist worksteal
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) -n $(JOBS) -m "exhaustive and not gpu and not network"
 
 setup: $(VENV)/.dev
 	$(BIN)/pre-commit install

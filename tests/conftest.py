@@ -116,7 +116,7 @@ def _whole_suite(config: pytest.Config) -> bool:
     option = config.option
     picked = (
         option.keyword
-        or option.markexpr != "not gpu and not network"
+        or option.markexpr != "not gpu and not network and not exhaustive"
         or option.collectonly
         or getattr(option, "lf", False)
         or option.deselect

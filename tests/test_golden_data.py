@@ -78,7 +78,7 @@ def test_a_case_without_a_passing_test_fails_the_suite(tmp_path, ending, argumen
         (data / case).parent.mkdir(parents=True)
         (data / f"{case}.json").write_text("{}")
     tests.mkdir()
-    for name in ("conftest.py", "golden_data.py"):
+    for name in ("conftest.py", "golden_data.py", "parity.py"):
         shutil.copyfile(HERE / name, tests / name)
     (tests / "test_it.py").write_text(SUITE.format(ending=ending))
     shutil.copyfile(HERE.parent / "pyproject.toml", tmp_path / "pyproject.toml")

@@ -97,7 +97,7 @@ def test_every_official_model_by_its_keys_alone(name):
     assert mine.decoder == theirs.decoder
 
 
-LIKE_OTHERS = ("nano", "rho20", "rho40", "rho50")
+LIKE_OTHERS = ("nano", "keep30", "rho20", "rho40", "rho50")
 """Presets that differ from others in numbers that keys do not hold, or that no paper has."""
 
 

@@ -36,18 +36,32 @@ def trace(kind, names):
     return found
 
 
+DETECTORS = ["dino-nano", "detr-r50"]
+ENCODERS = ["focus", "sparse", "lite:keep_low=0.5"]
+"""One of each way to make shapes; the others are traced by `make test-slow`."""
+OTHERS = {
+    "detector": [n for n in [*family(False), *single_level()] if n not in DETECTORS],
+    "encoder": [name for name in encoders.names() if name not in ENCODERS],
+}
+more = pytest.mark.exhaustive
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_exported_detectors_take_images_of_any_size():
-    for name, one in trace("detector", [*family(with_switches=False), *single_level()]).items():
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "names", [DETECTORS, pytest.param(OTHERS["detector"], marks=more)], ids=str
+)
+def test_exported_detectors_take_images_of_any_size(names):
+    for name, one in trace("detector", names).items():
         assert len(one["export"]) == 4, name
         assert max(one["export"]) < 1e-5, name
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_exported_and_compiled_encoders_answer_like_plain_ones():
-    for name, one in trace("encoder", [*encoders.names(), "lite:keep_low=0.5"]).items():
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("names", [ENCODERS, pytest.param(OTHERS["encoder"], marks=more)], ids=str)
+def test_exported_and_compiled_encoders_answer_like_plain_ones(names):
+    for name, one in trace("encoder", names).items():
         assert len(one["export"]) == 3, name
         assert max(one["export"]) < 1e-5, name
         assert max(one["compile"]) < 1e-5, name
