@@ -6,7 +6,7 @@
 namespace LEANDETR_VARIANT {
 
 // Corners read per token below which packing a head costs more than it saves.
-constexpr int64_t WORTH_PACKING = 2;
+constexpr int64_t WORTH_PACKING = 8;
 
 struct Work {
   const Call* call;
