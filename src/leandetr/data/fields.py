@@ -59,13 +59,12 @@ class Table:
         rows = value[key]
         if not isinstance(rows, list):
             raise DataError(f'{file}: "{key}" should be a list, got {_short(rows)}')
-        table = Table(file, what, rows)
         for index, row in enumerate(rows):
             if not isinstance(row, dict):
                 raise DataError(
                     f'{file}: "{key}" entry {index} should be an object, got {_short(row)}'
                 )
-        return table
+        return Table(file, what, rows)
 
     def fail(self, index: int, field: str, expected: str) -> NoReturn:
         """Raise `DataError` about one field of one row."""
