@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+import dense_decoders
+from dense_decoders import one_level, queries
 from leandetr.boxes import inverse_sigmoid
 from leandetr.errors import RecipeError
 from leandetr.models.decoders.conditional import (
@@ -16,28 +18,17 @@ from leandetr.models.decoders.conditional import (
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn.attention import Attention
-from leandetr.types import Group, Match, Queries
-from tiny import DIM, blocks, canvas, stir
+from tiny import DIM, stir
 
 
 @pytest.fixture
 def tokens():
-    return canvas([blocks(4, 5, levels=1), blocks(3, 3, levels=1)], ((4, 5),), junk=2.0)
+    return one_level()
 
 
 def parts(layers=3, **options):
     config = ConditionalDecoderConfig(layers, heads=2, hidden=16, **options)
-    decoder = config.build(Dims(DIM, 1, 3))
-    heads = PredictionHeads(DIM, 3, layers=layers, shared=True)
-    stir(decoder)
-    stir(heads)
-    return decoder, heads
-
-
-def queries(count=4, hidden=None, content=None):
-    content = torch.zeros(2, count, DIM) if content is None else content
-    group = Group("main", 0, count, Match())
-    return Queries(content, torch.randn(2, count, DIM), None, hidden, (group,))
+    return dense_decoders.parts(config)
 
 
 def test_one_prediction_a_layer(tokens):
@@ -121,38 +112,6 @@ def test_each_head_compares_content_with_content_and_place_with_place(tokens):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     moved = attention(content, position + 1, place, tokens)
     assert torch.equal(found, moved)  # learned positions are for the first layer
-
-
-def test_padded_tokens_do_not_matter(tokens):
-    decoder, heads = parts()
-    asked = queries()
-    junk = tokens.features.masked_fill(tokens.padding[..., None], 99.0)
-    one, other = (
-        decoder(asked, some, heads).layers[-1] for some in (tokens, tokens.with_features(junk))
-    )
-    torch.testing.assert_close(one.boxes, other.boxes, atol=1e-6, rtol=0)
-    torch.testing.assert_close(one.logits, other.logits, atol=1e-6, rtol=0)
-
-
-def test_hidden_queries_do_not_matter(tokens):
-    decoder, heads = parts()
-    hidden = torch.zeros(6, 6, dtype=torch.bool)
-    hidden[:4, 4:] = True
-    asked = queries(6, hidden, torch.randn(2, 6, DIM))
-    alone = replace(
-        asked, content=asked.content[:, :4], position=asked.position[:, :4], hidden=None
-    )
-    together, apart = (decoder(some, tokens, heads).layers for some in (asked, alone))
-    for one, other in zip(together, apart, strict=True):
-        torch.testing.assert_close(one.boxes[:, :4], other.boxes, atol=1e-5, rtol=0)
-
-
-def test_order_of_queries_does_not_matter(tokens):
-    decoder, heads = parts()
-    asked, order = queries(), [2, 0, 3, 1]
-    shuffled = replace(asked, position=asked.position[:, order])
-    first, second = (decoder(some, tokens, heads).layers[-1] for some in (asked, shuffled))
-    torch.testing.assert_close(second.boxes, first.boxes[:, order], atol=1e-5, rtol=0)
 
 
 def test_gradients_reach_every_parameter_but_those_that_cannot_matter(tokens):
