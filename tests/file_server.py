@@ -2,9 +2,12 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+
+from local_server import listening
 
 
 @dataclass
@@ -29,28 +32,16 @@ class FileServer:
 def serving(server: FileServer) -> Iterator[FileServer]:
     """The server runs while the block does, at `server.url`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            with suppress(ConnectionError):  # who asked may have gone
-                answer(self, server)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        server.url = f"http://127.0.0.1:{listening.server_port}/{server.name}"
+    with listening(partial(answer, server)) as address:
+        server.url = f"{address}/{server.name}"
         try:
             yield server
         finally:
             if server.gate is not None:
                 server.gate.set()
-            listening.shutdown()
-            thread.join()
 
 
-def answer(handler: BaseHTTPRequestHandler, server: FileServer) -> None:
+def answer(server: FileServer, handler: BaseHTTPRequestHandler) -> None:
     """One request, as the server is set at that moment."""
     server.asked.append(dict(handler.headers.items()))
     if server.gate is not None:

@@ -6,11 +6,13 @@ It speaks what `snapshot_download` needs: a repository's state, its tree, and it
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+
+from local_server import listening
 
 API = re.compile(
     r"/api/models/(?P<repository>[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<rev>[^?]+))?"
@@ -40,28 +42,11 @@ class HubServer:
 def serving(server: HubServer) -> Iterator[HubServer]:
     """The hub runs while the block does, at `server.url`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self, server)
-
-        def do_HEAD(self) -> None:
-            answer(self, server)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        server.url = f"http://127.0.0.1:{listening.server_port}"
-        try:
-            yield server
-        finally:
-            listening.shutdown()
-            thread.join()
+    with listening(partial(answer, server)) as server.url:
+        yield server
 
 
-def answer(handler: BaseHTTPRequestHandler, server: HubServer) -> None:
+def answer(server: HubServer, handler: BaseHTTPRequestHandler) -> None:
     """One request."""
     server.asked.append(f"{handler.command} {handler.path}")
     path = handler.path.partition("?")[0]
