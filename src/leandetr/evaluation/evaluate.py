@@ -6,7 +6,7 @@
 import csv
 import io
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, Subset
 from leandetr.boxes import xyxy_to_xywh
 from leandetr.data.coco import load_data
 from leandetr.data.dataset import DetectionData, to_coco
-from leandetr.data.loader import Batch, DetectionSet, collate
+from leandetr.data.loader import DetectionSet, collate
 from leandetr.errors import DataError
 from leandetr.evaluation.coco import CocoScores, score
 from leandetr.files import refuse_existing, write_json, write_text
 from leandetr.models.detector import Detector
 from leandetr.registry import did_you_mean
+from leandetr.types import Detections
 
 OUTPUTS = ("metrics.json", "detections.json", "classes.csv", "metrics.md")
 """What `write` makes: all scores; COCO results; one row a class; the scores as a Markdown table."""
@@ -92,12 +93,14 @@ def detect(
     categories = category_of(model, data)
     dataset = Subset(DetectionSet(data, model.preprocess), by_shape(data))
     loader = DataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=collate)
+    device = next(model.parameters()).device
     results = []
     steps = track(
         loader, "evaluating", console=Console(stderr=True), disable=not progress, transient=True
     )
     for one in steps:
-        results += _results(model, one, categories, max_detections)
+        found = model.detect(one.images.to(device), one.sizes)
+        results += coco_results(found, one.image_ids, categories, max_detections)
     return results
 
 
@@ -150,14 +153,18 @@ def write(
     write_text(folder / "metrics.md", scores.markdown())
 
 
-def _results(
-    model: Detector, batch: Batch, categories: Mapping[int, int], most: int | None
+def coco_results(
+    found: Sequence[Detections],
+    image_ids: Sequence[int],
+    categories: Mapping[int, int],
+    most: int | None = None,
 ) -> list[dict[str, Any]]:
-    """COCO results of one batch."""
-    device = next(model.parameters()).device
+    """COCO results of what was found in each image, at most the `most` best of one.
+
+    `categories` are the ids by label, as `category_of` gives them; labels it lacks are left out.
+    """
     results = []
-    found = model.detect(batch.images.to(device), batch.sizes)
-    for image_id, one in zip(batch.image_ids, found, strict=True):
+    for image_id, one in zip(image_ids, found, strict=True):
         boxes = xyxy_to_xywh(one.boxes[:most]).tolist()
         for box, value, label in zip(
             boxes, one.scores[:most].tolist(), one.labels[:most].tolist(), strict=True
