@@ -4,7 +4,8 @@ A plain module global, because Dynamo cannot trace a `ContextVar`.
 """
 
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ KERNEL_DEVICES: set[str] = set()
 MISSING: dict[str, str] = {}
 """What is missing, by device type, for a kernel that could be there; said once, at first use."""
 
+_registered = torch.library.Library("leandetr", "FRAGMENT")
 _backend = "auto"
 
 
@@ -57,6 +59,22 @@ def calls_operator(tensor: Tensor) -> bool:
             _say_once(tensor.device.type)
         return tensor.device.type in KERNEL_DEVICES
     return _backend == "operator"
+
+
+def register_kernel(name: str, device: str, kernel: Callable[..., Any]) -> None:
+    """Run `kernel` when the operator leandetr::`name` is called on a device type.
+
+    PyTorch's own `register_kernel` imports Dynamo at the first call: seconds, before the first
+    picture. Here Dynamo is kept away from the kernel only once something has imported it.
+    """
+    hidden: list[Callable[..., Any]] = []
+
+    def call(*inputs: Any) -> Any:
+        if not hidden and "torch._dynamo" in sys.modules:
+            hidden.append(torch.compiler.disable(kernel))
+        return (hidden[0] if hidden else kernel)(*inputs)
+
+    _registered.impl(name, call, device.upper())
 
 
 def _say_once(device: str) -> None:

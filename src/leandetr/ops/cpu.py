@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leandetr.ops.backend import KERNEL_DEVICES, MISSING
+from leandetr.ops.backend import KERNEL_DEVICES, MISSING, register_kernel
 from leandetr.ops.cpu_library import Library, load
 
 LIBRARY: Library | None = load()
@@ -175,5 +175,5 @@ def register() -> None:
         MISSING["cpu"] = WARNING
         return
     for name, kernel in KERNELS.items():
-        torch.library.register_kernel(f"leandetr::{name}", "cpu", kernel)
+        register_kernel(name, "cpu", kernel)
     KERNEL_DEVICES.add("cpu")

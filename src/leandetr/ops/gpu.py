@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from leandetr.ops.backend import KERNEL_DEVICES, MISSING
+from leandetr.ops.backend import KERNEL_DEVICES, MISSING, register_kernel
 from leandetr.ops.deform_attn import paired
 
 KERNELS = {
@@ -41,7 +41,7 @@ def register() -> bool:
         MISSING["cuda"] = WITHOUT_TRITON
         return False
     for name in KERNELS:
-        torch.library.register_kernel(f"leandetr::{name}", "cuda", kernel(name))
+        register_kernel(name, "cuda", kernel(name))
     KERNEL_DEVICES.add("cuda")
     return True
 
