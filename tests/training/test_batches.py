@@ -3,7 +3,7 @@ from itertools import chain
 import pytest
 import torch
 
-from leandetr.training.batches import EpochBatches
+from leandetr.training.batches import EpochBatches, steps
 
 
 def batches(order: EpochBatches, epoch: int, start: int = 0) -> list[list[int]]:
@@ -47,3 +47,8 @@ def test_the_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     batches(EpochBatches(20, 4, seed=1), 0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_step_takes_so_many_batches_and_the_last_what_is_left() -> None:
+    found = list(steps(iter("abcde"), 2))  # pyright: ignore[reportArgumentType]
+    assert found == [["a", "b"], ["c", "d"], ["e"]]

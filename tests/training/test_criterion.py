@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from leandetr.recipes.assemble import recipe
 from leandetr.training.build import build_criterion
 from leandetr.training.classification import Classification, SigmoidFocal, SoftmaxEntropy
-from leandetr.training.criterion import Criterion, Weights
+from leandetr.training.criterion import Criterion, Losses, Share, Weights
 from leandetr.training.matcher import Matcher
 from leandetr.types import (
     Attention,
@@ -246,3 +246,42 @@ def test_losses_are_in_full_precision_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = criterion()(made, targets).total
     assert torch.equal(found, expected)
+
+
+def of_image(made: Outputs, image: int) -> Outputs:
+    """What a batch of this one image would have given."""
+
+    def one(prediction: Prediction) -> Prediction:
+        return Prediction(prediction.logits[image : image + 1], prediction.boxes[image : image + 1])
+
+    groups = tuple(
+        replace(
+            group, assign=replace(group.assign, targets=group.assign.targets[image : image + 1])
+        )
+        if isinstance(group.assign, Known)
+        else group
+        for group in made.groups
+    )
+    return replace(
+        made,
+        layers=tuple(one(layer) for layer in made.layers),
+        proposals=None,
+        groups=groups,
+        salience=None,
+        encoder_layers=tuple(one(layer) for layer in made.encoder_layers),
+    )
+
+
+@BOTH
+def test_batches_of_a_step_add_up_to_one_large_batch(kind: type[Classification]) -> None:
+    torch.manual_seed(0)
+    counts = (2, 2)  # the softmax's weights are summed batch by batch, so they have to be alike
+    made, targets = outputs(counts), random_targets(counts)
+    made = replace(made, proposals=None, salience=None)
+    judge, held = criterion(kind), torch.tensor(4.0)
+    whole = judge(made, targets)
+    alone = [judge(of_image(made, i), targets[i : i + 1], Share(held, 0.5)) for i in range(2)]
+    joined = Losses.joined(alone)
+    assert joined.names == whole.names
+    assert_close(joined.total, whole.total.detach())
+    assert_close(joined.values, whole.values)

@@ -12,7 +12,6 @@ import torch
 from leandetr.recipes.codec import dump_yaml
 from leandetr.recipes.recipe import Recipe
 from leandetr.training.criterion import average_boxes
-from leandetr.training.matcher import PaddedTargets
 from leandetr.types import Target
 
 SCRIPT = """
@@ -59,7 +58,7 @@ def test_two_processes_share_an_epoch_though_one_sees_no_box(
 
 
 def test_boxes_are_averaged_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    targets = PaddedTargets.of([Target(torch.zeros(3, dtype=torch.long), torch.rand(3, 4))])
+    targets = [Target(torch.zeros(3, dtype=torch.long), torch.rand(3, 4))]
     assert average_boxes(targets) == 3
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)

@@ -94,14 +94,17 @@ PRECISIONS = ("fp32", "bf16")
 class TrainRecipe:
     """How a detector is trained; the defaults are DINO's for 12 epochs on COCO.
 
-    `batch` is images a device, `warmup` optimiser steps, `drops` the epochs after which the rate
-    falls to a tenth, `clip` the largest gradient norm, `ema` the decay of the averaged weights
-    (None: none are kept), `validate_every` the epochs from one validation to the
-    next. With `skip_missing`, images that the annotations name but the folder lacks are left out.
+    `batch` is images a device, and a step learns from `accumulate` such batches; `warmup` optimiser
+    steps, `drops` the epochs after which the rate falls to a tenth, `clip` the largest gradient
+    norm, `ema` the decay of the averaged weights (None: none are kept), `validate_every` the epochs
+    from one validation to the next, `patience` the validations without a better one after which
+    training ends (None: never), `save_minutes` the time within an epoch after which it is saved.
+    With `skip_missing`, images that the annotations name but the folder lacks are left out.
     """
 
     epochs: int = 12
     batch: int = 2
+    accumulate: int = 1
     lr: float = 1e-4
     lr_factors: tuple[LrFactor, ...] = (LrFactor("backbone", 0.1),)
     weight_decay: float = 1e-4
@@ -114,6 +117,8 @@ class TrainRecipe:
     augment: Any = part(augmentations, default_factory=DetrAugment)
     workers: int = 2
     validate_every: int = 1
+    patience: int | None = None
+    save_minutes: float = 10.0
     skip_missing: bool = False
     seed: int = 0
     criterion: CriterionRecipe = CriterionRecipe()
@@ -127,9 +132,9 @@ class TrainRecipe:
             raise RecipeError(
                 f"expected train.precision of {', '.join(PRECISIONS)}; got '{self.precision}'"
             )
-        for name in ("epochs", "batch", "validate_every"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"expected train.{name} of at least 1; got {getattr(self, name)}")
+        for name in ("epochs", "batch", "accumulate", "validate_every", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise RecipeError(f"expected train.{name} of at least 1; got {value}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise RecipeError(f"expected train.ema between 0 and 1, or none; got {self.ema}")
 

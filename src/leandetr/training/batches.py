@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -72,6 +73,12 @@ class Batches:
         self._data.set_epoch(epoch)
         self._order.set_epoch(epoch, start)
         yield from self._loader
+
+
+def steps(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """The batches of one step after another, `size` each; the last may be fewer."""
+    while step := list(islice(batches, size)):
+        yield step
 
 
 def _leave_signals(worker: int) -> None:

@@ -85,7 +85,7 @@ def build_parts(
         schedule=schedule,
         ema=ema,
         accelerator=accelerator,
-        arithmetic=Arithmetic(how.clip, bf16=how.precision == "bf16"),
+        arithmetic=Arithmetic(how.clip, how.precision == "bf16", how.accumulate),
     )
 
 

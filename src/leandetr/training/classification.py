@@ -20,6 +20,9 @@ BACKGROUND = -1
 class Classification(Protocol):
     """The class part of matching and of the loss, made for the same kind of logits."""
 
+    averages: bool
+    """Whether the loss is a mean over queries; else it is a sum divided by the boxes."""
+
     def cost(
         self, logits: Float[Tensor, "Y N Q K"], labels: Int[Tensor, "N T"]
     ) -> Float[Tensor, "Y N Q T"]:
@@ -45,6 +48,8 @@ class SigmoidFocal:
     fundamentalvision/Deformable-DETR:models/deformable_detr.py, loss_labels, and models/matcher.py;
     IDEA-Research/DINO computes the same.
     """
+
+    averages = False
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0) -> None:
         self.alpha = alpha
@@ -77,6 +82,8 @@ class SoftmaxEntropy:
     Divided by the summed weights of all queries, not by the number of boxes
     (facebookresearch/detr:models/detr.py, loss_labels, and models/matcher.py).
     """
+
+    averages = True
 
     def __init__(self, *, background: float = 0.1) -> None:
         self.background = background

@@ -6,7 +6,7 @@ heads and its scores, where it has them. A group says itself how its queries fin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -29,11 +29,32 @@ class LossTerm:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a batch is of the step that learns from it.
+
+    The step has `held` boxes, averaged over processes; `part` is this batch's share of its images.
+    """
+
+    held: Float[Tensor, ""]
+    part: float = 1.0
+
+
+@dataclass(frozen=True)
 class Losses:
     """The weighted sum to go backward from, and the terms it is made of."""
 
     total: Float[Tensor, ""]
     terms: tuple[LossTerm, ...]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Losses"]) -> "Losses":
+        """The losses of a step from those of its batches, each computed with its `Share`."""
+        totals = torch.stack([losses.total.detach() for losses in parts])
+        terms: dict[str, LossTerm] = {}
+        for term in (term for losses in parts for term in losses.terms):
+            former = terms[term.name].value if term.name in terms else 0
+            terms[term.name] = replace(term, value=former + term.value.detach())
+        return cls(totals.sum(), tuple(terms.values()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,26 +127,28 @@ class Criterion:
         self.weights = weights
         self.giou_eps = giou_eps
 
-    def __call__(self, outputs: Outputs, targets: Sequence[Target]) -> Losses:
+    def __call__(
+        self, outputs: Outputs, targets: Sequence[Target], share: Share | None = None
+    ) -> Losses:
         """The losses of one batch; computed in float32 whatever autocast says.
 
+        Several batches of one step, each with its `share`, add up to the loss of one large batch.
         A batch without any box gives the class loss of background and zero box losses, still
         connected to every box that was predicted.
         """
         with torch.autocast(outputs.layers[0].boxes.device.type, enabled=False):
             padded = PaddedTargets.of(targets)
-            held = average_boxes(padded)
+            share = share or Share(average_boxes(targets))
             tasks = _tasks(outputs, padded, self.weights.encoder)
             total, terms = torch.zeros((), device=padded.boxes.device), []
             for task, pairs in zip(tasks, self._assign(tasks), strict=True):
-                for kind, values, weight in self._compare(task, pairs, held):
+                for kind, values, weight in self._compare(task, pairs, share):
                     total = total + weight * values.sum()
                     terms += _named(kind, task, values, weight)
             if outputs.salience is not None:
-                terms.append(
-                    LossTerm("salience", salience_loss(outputs, padded), self.weights.salience)
-                )
-                total = total + terms[-1].weight * terms[-1].value
+                value = salience_loss(outputs, padded) * share.part
+                terms.append(LossTerm("salience", value, self.weights.salience))
+                total = total + self.weights.salience * value
         return Losses(total, tuple(terms))
 
     def _assign(self, tasks: Sequence[_Task]) -> list[Pairs]:
@@ -147,7 +170,7 @@ class Criterion:
         ]
 
     def _compare(
-        self, task: _Task, pairs: Pairs, held: Float[Tensor, ""]
+        self, task: _Task, pairs: Pairs, share: Share
     ) -> list[tuple[str, Float[Tensor, " Y"], float]]:
         """Kind, value per layer and weight of each term of a task."""
         logits, predicted = stack_layers(task.layers)
@@ -156,8 +179,10 @@ class Criterion:
         wanted = task.targets.boxes[pairs.image, pairs.target]
         classes = torch.full(logits.shape[:3], BACKGROUND, device=logits.device)
         classes[layer, pairs.image, pairs.query] = task.targets.labels[pairs.image, pairs.target]
-        boxes, weights = task.normaliser(held), self.weights
+        boxes, weights = task.normaliser(share.held), self.weights
         labels = self.classification.loss(logits, classes, boxes)
+        if self.classification.averages:
+            labels = labels * share.part
         overlap = giou_loss(found, wanted, eps=self.giou_eps) / boxes
         return [
             ("labels", labels, weights.labels * task.weight),
@@ -166,9 +191,10 @@ class Criterion:
         ]
 
 
-def average_boxes(targets: PaddedTargets) -> Float[Tensor, ""]:
-    """Boxes in the batch, averaged over the processes of a distributed run."""
-    count = targets.real.sum().float()
+def average_boxes(targets: Sequence[Target]) -> Float[Tensor, ""]:
+    """Boxes in a batch, averaged over the processes of a distributed run."""
+    boxes = sum(target.boxes.shape[0] for target in targets)
+    count = torch.tensor(float(boxes), device=targets[0].boxes.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(count)
         count = count / torch.distributed.get_world_size()

@@ -15,12 +15,13 @@ import torch
 from leandetr.errors import TrainingError
 from leandetr.models.detector import Detector
 from leandetr.training import state
-from leandetr.training.batches import Batches
+from leandetr.training.batches import Batches, steps
 from leandetr.training.display import Display, Moment
 from leandetr.training.interrupt import Interrupt
 from leandetr.training.record import Means, Record, build_row
 from leandetr.training.state import Position
 from leandetr.training.step import Parts, anywhere, train_step
+from leandetr.training.watch import advice, note_loss, note_score
 
 if TYPE_CHECKING:
     from leandetr.evaluation.coco import CocoScores
@@ -35,13 +36,16 @@ Save = Callable[[Detector, Path], None]
 class Limits:
     """When a run ends, and when it is validated.
 
-    It ends after `epochs`, or when it has run for `minutes`, whichever is first. Every
-    `validate_every` epochs it is validated, and when it ends.
+    It ends after `epochs`, when it has run for `minutes`, or after `patience` validations without
+    a better one, whichever is first. Every `validate_every` epochs it is validated, and when it
+    ends. It is saved at the end of an epoch, and within one when `save_minutes` have gone by.
     """
 
     epochs: int
     minutes: float | None = None
     validate_every: int = 1
+    patience: int | None = None
+    save_minutes: float | int = 10
 
     def validates(self, epoch: int, *, late: bool) -> bool:
         """Whether validation is due after `epoch` epochs; `late` says that time is up."""
@@ -82,12 +86,13 @@ class Loop:
         self.position = position or Position()
         self._skipped: Counter[str] = Counter()
         self._ap: float | None = None
-        self._began = self._before = 0.0
-        self._asked = self._late = False
+        self._began = self._before = self._saved = 0.0
+        self._asked = self._late = self._due = self._over = False
 
     def run(self, display: Display) -> Position:
         """Train to the end of the limits; returns how far it came."""
-        self._began, self._before = time.monotonic(), self.position.seconds
+        self._began = self._saved = time.monotonic()
+        self._before = self.position.seconds
         record = Record(self.keep.folder, self.position.epoch) if self._main else None
         with Interrupt() as interrupt, closing(record) if record else nullcontext():
             while self.position.epoch < self.limits.epochs:
@@ -102,6 +107,9 @@ class Loop:
                 if self._late:
                     log.info("time is up after %d steps", self.position.step)
                     break
+                if self._over:
+                    log.info("stopped early: no better AP for %s validations", self.limits.patience)
+                    break
         return self.position
 
     def _train_epoch(self, display: Display, interrupt: Interrupt) -> dict[str, float]:
@@ -109,9 +117,10 @@ class Loop:
         self.parts.model.train()
         means = Means()
         self._skipped.clear()
-        for batch in self.batches.epoch(self.position.epoch, self.position.batch):
-            losses, bad = train_step(self.parts, batch)
-            self.position.batch += 1
+        batches = self.batches.epoch(self.position.epoch, self.position.batch)
+        for step in steps(batches, self.parts.arithmetic.accumulate):
+            losses, bad = train_step(self.parts, step)
+            self.position.batch += len(step)
             self.position.step += 1
             if bad is None:
                 means.add(losses)
@@ -121,6 +130,8 @@ class Loop:
             self._look(interrupt)
             if self._asked or self._late:
                 break
+            if self._due and self.position.batch < len(self.batches):
+                self._save_last()
         self._check_any_step()
         return means.all()
 
@@ -144,6 +155,7 @@ class Loop:
             )
             record.add(row, terms)
             log.info(_summary(epoch, row.loss, scores, self._skipped))
+        self._say(note_loss(self.position, terms.get("total", math.nan)))
         if scores is not None:
             self._keep_best(scores.ap)
         self._save_last()
@@ -159,20 +171,22 @@ class Loop:
         return scores
 
     def _keep_best(self, ap: float) -> None:
-        """Save the model as the best if it is; an undefined AP (NaN) never is."""
+        """Save the model as the best if it is, and say what the validations suggest."""
         self._ap = ap
-        if not math.isnan(ap) and (self.position.best is None or ap > self.position.best):
-            self.position.best = ap
+        if note_score(self.position, ap):
             self.keep.save(self.parts.best, self.keep.folder / "best")
+        self._say(advice(self.position))
 
     def _save_last(self) -> None:
         """The model to use and, beside it, all that is needed to go on."""
         self.position.seconds = self._before + time.monotonic() - self._began
+        snapshot = state.take(self.parts, self.position, self.keep.about)
         if self._main:
             last = self.keep.folder / "last"
             self.keep.save(self.parts.best, last)
-            state.write(state.take(self.parts, self.position, self.keep.about), last / "state.pt")
+            state.write(snapshot, last / "state.pt")
         self.parts.accelerator.wait_for_everyone()
+        self._saved = time.monotonic()
 
     def _count_bad(self, name: str) -> None:
         if not self._skipped[name]:
@@ -180,7 +194,8 @@ class Loop:
         self._skipped[name] += 1
 
     def _check_any_step(self) -> None:
-        if self._skipped.total() and self._skipped.total() >= len(self.batches):
+        steps = math.ceil(len(self.batches) / self.parts.arithmetic.accumulate)
+        if self._skipped.total() and self._skipped.total() >= steps:
             name, _ = self._skipped.most_common(1)[0]
             raise TrainingError(
                 f"every step of epoch {self.position.epoch + 1} was skipped because {name} was not "
@@ -204,10 +219,19 @@ class Loop:
         )
 
     def _look(self, interrupt: Interrupt) -> None:
-        """Note, on every process alike, whether to stop."""
-        limit = self.limits.minutes
-        late = limit is not None and time.monotonic() - self._began >= 60 * limit
-        self._asked, self._late = anywhere(self.parts.accelerator, interrupt.asked, late)
+        """Note, on every process alike, whether to stop or to save."""
+        now, limit = time.monotonic(), self.limits.minutes
+        late = limit is not None and now - self._began >= 60 * limit
+        due = now - self._saved >= 60 * self.limits.save_minutes
+        patience = self.limits.patience  # only the first process validates
+        over = patience is not None and self.position.stale >= patience
+        self._asked, self._late, self._due, self._over = anywhere(
+            self.parts.accelerator, interrupt.asked, late, due, over
+        )
+
+    def _say(self, warning: str | None) -> None:
+        if warning is not None and self._main:
+            log.warning(warning)
 
     @property
     def _main(self) -> bool:

@@ -1,6 +1,7 @@
 """`train`: from a recipe and a folder of annotated images to a folder with a trained model."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 CROWDED = 0.7
 """Share of the queries that objects of one image may take before a warning."""
 
-MAY_CHANGE = ("epochs", "workers", "validate_every")
+MAY_CHANGE = ("epochs", "workers", "validate_every", "patience", "save_minutes")
 """What of `train` may be another when a run goes on."""
 
 
@@ -181,12 +182,13 @@ def _loop(
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    parts = build_parts(recipe, model, accelerator, len(order))
+    steps = math.ceil(len(order) / how.accumulate)
+    parts = build_parts(recipe, model, accelerator, steps)
     about = {"recipe": to_dict(recipe), "names": list(model.names)}
     return Loop(
         parts,
         Batches(images, order, workers=how.workers),
-        limits=Limits(how.epochs, minutes, how.validate_every),
+        limits=Limits(how.epochs, minutes, how.validate_every, how.patience, how.save_minutes),
         keep=Keep(out, store.save, about),  # pyright: ignore[reportArgumentType]
         validate=_validation(data.val, model, recipe),
     )

@@ -14,7 +14,7 @@ from leandetr.errors import CheckpointError
 from leandetr.files import whole
 from leandetr.training.step import Parts
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -27,27 +27,38 @@ class Position:
     seconds: float = 0.0
     best: float | None = None
     """Best AP of any validation so far, in 0..1."""
+    validations: int = 0
+    stale: int = 0
+    """Validations since the best."""
+    lowest_loss: float | None = None
+    """Lowest mean loss of an epoch so far."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run as it is stored: tensors and plain values only, so that loading it runs no code."""
+    """A run as it is stored: tensors and plain values only, so that loading it runs no code.
+
+    `random` holds the random state of every process by its number.
+    """
 
     about: dict[str, Any]
     position: Position
     parts: dict[str, Any] = field(default_factory=dict)
-    random: dict[str, Any] = field(default_factory=dict)
+    random: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def take(parts: Parts, position: Position, about: dict[str, Any]) -> Snapshot:
-    """A snapshot of a run; `about` is what must be the same when it goes on."""
+    """A snapshot of a run; `about` is what must be the same when it goes on.
+
+    All processes have to ask for it at the same time.
+    """
     stored = {
         "model": parts.model.state_dict(),
         "optimiser": parts.optimiser.state_dict(),
         "schedule": parts.schedule.state_dict(),
         "ema": None if parts.ema is None else parts.ema.state_dict(),
     }
-    return Snapshot(about, position, stored, _random_state())
+    return Snapshot(about, position, stored, _random_states(parts))
 
 
 def restore(snapshot: Snapshot, parts: Parts) -> None:
@@ -57,7 +68,9 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
     parts.schedule.load_state_dict(snapshot.parts["schedule"])
     if parts.ema is not None and snapshot.parts["ema"] is not None:
         parts.ema.load_state_dict(snapshot.parts["ema"])
-    _set_random_state(snapshot.random)
+    index = parts.accelerator.process_index
+    if index in snapshot.random:  # the order of images does not hang on it
+        _set_random_state(snapshot.random[index])
 
 
 def write(snapshot: Snapshot, path: Path) -> None:
@@ -94,6 +107,15 @@ def read(path: Path) -> Snapshot:
         return Snapshot(content["about"], position, content["parts"], content["random"])
     except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path}: not the state of a training run ({error})") from error
+
+
+def _random_states(parts: Parts) -> dict[int, dict[str, Any]]:
+    """The random state of each process."""
+    if parts.accelerator.num_processes == 1:
+        return {0: _random_state()}
+    from accelerate.utils import gather_object
+
+    return dict(enumerate(gather_object([_random_state()])))
 
 
 def _random_state() -> dict[str, Any]:
