@@ -37,16 +37,24 @@ ROOM = 2.0**62
 """What sums of whole numbers of 64 bits may reach."""
 
 
+KIND = ("crowd", "CHANNELS", "LEVELS", "POINTS", "HEADS", "AROUND", "SHARED", "ORDERED")
+"""Arguments that make two launches differ in kind, where a kernel has them."""
+
+
 def tuned(choices: tuple[tuple[int, int], ...], *, zeroed: tuple[str, ...] = ()) -> Any:
     """A decorator that times the choices once for each kind of launch and keeps the fastest.
 
     `zeroed` names what the kernel adds to, to be cleared between trials.
     """
-    return triton.autotune(
-        configs=[triton.Config({"WORK": work}, num_warps=warps) for work, warps in choices],
-        key=["crowd", "CHANNELS", "LEVELS", "POINTS", "HEADS", "AROUND", "SHARED", "ORDERED"],
-        reset_to_zero=list(zeroed),
-    )
+
+    def decorate(kernel: Any) -> Any:
+        return triton.autotune(
+            configs=[triton.Config({"WORK": work}, num_warps=warps) for work, warps in choices],
+            key=[name for name in KIND if name in kernel.arg_names],  # Triton 3.9 knows no others
+            reset_to_zero=list(zeroed),
+        )(kernel)
+
+    return decorate
 
 
 @functools.lru_cache(maxsize=256)
