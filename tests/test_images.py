@@ -365,6 +365,22 @@ def test_resizing_is_pillows_antialiased_bilinear() -> None:
     assert resize(photo.pixels, 120, 160) is photo.pixels
 
 
+def test_how_colours_lie_in_memory_changes_no_resize() -> None:
+    photo = read_image(AWKWARD / "ok.webp")  # 300 x 451
+    planes = photo.pixels.contiguous()
+    assert photo.pixels.stride() != planes.stride()
+    for height, width in ((1, 2), (50, 75), (299, 449), (301, 452), (600, 902), (33, 800)):
+        difference = resize(photo.pixels, height, width).int() - resize(planes, height, width).int()
+        assert difference.abs().max() <= 1  # 0 on most processors
+
+
+def test_pictures_taller_than_a_strip_are_whole() -> None:
+    for height in (1, decode.STRIP - 1, decode.STRIP, decode.STRIP + 1, 3 * decode.STRIP + 5):
+        values = np.random.default_rng(height).integers(0, 255, (height, 7, 3), dtype=np.uint8)
+        pixels = read_image(Image.fromarray(values)).pixels
+        assert torch.equal(pixels, torch.from_numpy(values).permute(2, 0, 1))
+
+
 @pytest.mark.parametrize("name", ["one_pixel.png", "very_tall.jpg", "very_wide.jpg"])
 def test_extreme_shapes_make_a_batch(name: str) -> None:
     images = Preprocess(short=64, long=96).prepare([read_image(AWKWARD / name)])

@@ -36,7 +36,10 @@ Source = str | Path | Image.Image | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Photo:
-    """One upright RGB picture; `note` says what was changed or left out while reading it."""
+    """One upright RGB picture; `note` says what was changed or left out while reading it.
+
+    In memory the three colours of a pixel may lie side by side: decoders and resizing like it so.
+    """
 
     pixels: UInt8[Tensor, "3 H W"]
     name: str
@@ -69,7 +72,7 @@ def read_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo
 
 
 def _photo(decoded: Decoded, name: str) -> Photo:
-    pixels = torch.from_numpy(decoded.pixels).permute(2, 0, 1).contiguous()  # 3 H W
+    pixels = torch.from_numpy(decoded.pixels).permute(2, 0, 1)  # 3 H W, a view
     return Photo(pixels, name, "; ".join(decoded.notes) or None)
 
 
@@ -141,7 +144,7 @@ class Preprocess:
         """Zero mean and unit deviation by the statistics."""
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
-        return (pixels.float() / 255 - mean) / std
+        return pixels.float().div_(255).sub_(mean).div_(std)
 
     def prepare(self, photos: Sequence[Photo]) -> Images:
         """Resize, normalise and pad: one batch, in the order given."""
