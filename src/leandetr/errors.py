@@ -11,6 +11,7 @@ LeanDetrError
 ├── OutputExists         the command would overwrite what a user made
 ├── NetworkUnavailable   a download was needed and could not be had
 ├── TrainingError        a run that cannot start or go on
+├── UncountedOperator    work whose multiply-adds nobody knows
 └── MissingExtra         an optional dependency is not installed
 
 A message says what was expected, what came, and what to type next.
@@ -59,6 +60,10 @@ class NetworkUnavailable(LeanDetrError):
 
 class TrainingError(LeanDetrError):
     """A training run that cannot start or cannot go on."""
+
+
+class UncountedOperator(LeanDetrError):
+    """An operator whose multiply-adds nobody has said: a count without it would be wrong."""
 
 
 class MissingExtra(LeanDetrError):
