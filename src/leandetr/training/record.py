@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+METRICS = "metrics.csv"
+
 
 class Means:
     """Running means of every loss term, kept on the device until asked for."""
@@ -101,8 +103,8 @@ class Record:
 
     def __init__(self, folder: Path, start: int = 0) -> None:
         self.folder = folder
-        self.path = folder / "metrics.csv"
-        self.rows: list[Row] = [row for row in _read(self.path) if row.epoch <= start]
+        self.path = folder / METRICS
+        self.rows: list[Row] = [row for row in read_rows(self.path) if row.epoch <= start]
         self._board = _open_board(folder)
         self._can_draw = True
 
@@ -131,7 +133,8 @@ def _numbers(row: Row, terms: dict[str, float]) -> Iterable[tuple[str, float]]:
             yield f"validation/{name}" if name.startswith("ap") else name, value
 
 
-def _read(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a metrics.csv; none if there is no file."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
