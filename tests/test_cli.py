@@ -185,7 +185,7 @@ def test_train_passes_everything_on(
     done = leandetr("train", "dino-nano", *words, "--set", "train.lr=1e-3", "--weights", "w")
     assert done.exit_code == 0, done.output
     ((recipe, data, out), options) = calls.pop()
-    assert (recipe.name, data, out) == ("dino-nano", Path("d"), Path("o"))
+    assert (recipe.name, data, out) == ("dino-nano", [Path("d")], Path("o"))
     assert options == {
         "overrides": ["train.lr=1e-3", "train.epochs=3"],
         "resume": True,

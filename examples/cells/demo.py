@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import leandetr
-from leandetr.data import find_split, write_scenes
+from leandetr.data import load_data, write_scenes
 from leandetr.models.detector import Detector
 
 HERE = Path(__file__).resolve().parent
@@ -67,8 +67,7 @@ def _free(wanted: Path) -> Path:
 def _predict(model: Detector, data: Path, out: Path) -> Path:
     """Draw what is found in each photograph of the test split; returns the folder."""
     out.mkdir()
-    _, folder = find_split(data, "test")
-    photos = sorted(path for path in folder.iterdir() if path.is_file())
+    photos = [sample.path for sample in load_data(data, "test").samples]
     began = time.monotonic()
     found = model.predict(photos, threshold=THRESHOLD, batch=4)
     seconds = (time.monotonic() - began) / len(photos)

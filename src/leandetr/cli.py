@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from leandetr import __version__, cli_models
-from leandetr.errors import LeanDetrError, OutputExists
+from leandetr import __version__, cli_data, cli_models
+from leandetr.errors import LeanDetrError
 
 if TYPE_CHECKING:
     from leandetr.deploy.predict import Looked
@@ -124,7 +124,7 @@ def train(
     recipe: Annotated[
         str, typer.Argument(help="A recipe (see list), a YAML file, or a model to fine-tune.")
     ],
-    data: Annotated[Path, typer.Option(help="Folder with annotations/ and images/.")],
+    data: cli_data.Data,
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
@@ -133,7 +133,7 @@ def train(
     encoder: Annotated[str | None, typer.Option(help="Exchange the encoder, e.g. lite.")] = None,
     changes: Changes = [],  # noqa: B006  (typer copies it)
 ) -> None:
-    """Train on a COCO-format folder with the splits train and val."""
+    """Train on the splits train and val of a data set in COCO, YOLO or Pascal VOC format."""
     from leandetr.training.run import train as run
 
     exchanged = [] if encoder is None else [f"encoder={encoder}"]
@@ -146,7 +146,7 @@ def train(
 @app.command("evaluate")
 def evaluate(
     model: Model,
-    data: Annotated[Path, typer.Option(help="Folder with annotations/ and images/.")],
+    data: cli_data.Data,
     split: Annotated[str, typer.Option(help="Which split to score on.")] = "val",
     out: Annotated[Path | None, typer.Option(help="Also write the scores here.")] = None,
     batch: Batch = 8,
@@ -219,25 +219,7 @@ def predict(
         raise typer.Exit(1 if done.pictures else 2)
 
 
-@app.command("scenes")
-def scenes(
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
-    train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 64,
-    val: Annotated[int, typer.Option(min=1, help="Scenes to validate on.")] = 16,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same scenes.")] = 0,
-) -> None:
-    """Draw synthetic scenes to train on.
-
-    They hold many small objects of several classes, in COCO format.
-    """
-    from leandetr.data.scenes import write_scenes
-
-    if out.exists() and any(out.iterdir()):
-        raise OutputExists(f"{out}: expected a new folder, this one is not empty; choose another")
-    write_scenes(out, train=train, val=val, seed=seed)
-    typer.echo(f"{train} scenes to train on and {val} to validate on, in {out}")
-
-
+app.command("scenes")(cli_data.scenes)
 app.command("convert")(cli_models.convert)
 app.command("publish")(cli_models.publish)
 

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from leandetr.data.coco import load_data, read_coco
+from leandetr.data.coco import read_coco
 from leandetr.data.dataset import DetectionData, require_boxes, subset, to_coco
+from leandetr.data.sources import load_data
 from leandetr.errors import DataError
 from leandetr.evaluation.coco import score
 

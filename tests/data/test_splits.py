@@ -1,58 +1,40 @@
-"""Three layouts of a data folder, and what is said when a split is not there."""
-
-from pathlib import Path
+"""What splits are called, and what is said when one is not there."""
 
 import pytest
 
-from leandetr.data.splits import find_split, find_splits
-from leandetr.errors import DataError
+from leandetr.data.splits import match, no_split, usual
 
 
-def touch(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("valid", "val"), ("Validation", "val"), ("train2017", "train"), ("TEST", "test")],
+)
+def test_names_that_mean_the_same(given: str, meant: str) -> None:
+    assert usual(given) == meant
 
 
-@pytest.mark.parametrize("images", ["images/val", "val", "images"])
-def test_annotations_in_a_folder_of_their_own(tmp_path: Path, images: str) -> None:
-    annotations = touch(tmp_path / "annotations" / "instances_val.json")
-    (tmp_path / images).mkdir(parents=True)
-    assert find_split(tmp_path, "val") == (annotations, tmp_path / images)
+def test_other_names_mean_themselves() -> None:
+    assert usual("fold3") == "fold3"
 
 
-def test_the_split_of_its_own_goes_first(tmp_path: Path) -> None:
-    touch(tmp_path / "annotations" / "instances_val.json")
-    for images in ("images/val", "val"):
-        (tmp_path / images).mkdir(parents=True)
-    assert find_split(tmp_path, "val")[1] == tmp_path / "images" / "val"
+def test_the_name_itself_goes_first() -> None:
+    assert match("val", ["valid", "val"]) == "val"
+    assert match("valid", ["valid", "val"]) == "valid"
 
 
-def test_annotations_beside_the_images(tmp_path: Path) -> None:
-    annotations = touch(tmp_path / "valid" / "_annotations.coco.json")
-    assert find_split(tmp_path, "valid") == (annotations, tmp_path / "valid")
+def test_a_name_that_means_the_same_is_found() -> None:
+    assert match("val", ["train", "valid"]) == "valid"
+    assert match("test", ["train", "valid"]) is None
 
 
-def test_splits_are_listed_and_a_near_name_is_offered(tmp_path: Path) -> None:
-    touch(tmp_path / "annotations" / "instances_train.json")
-    touch(tmp_path / "valid" / "_annotations.coco.json")
-    assert find_splits(tmp_path) == ["train", "valid"]
-    with pytest.raises(DataError) as caught:
-        find_split(tmp_path, "val")
-    for part in (
-        f"{tmp_path}: no split 'val'; ",
-        "did you mean valid?",
-        "looked for annotations/instances_val.json and val/_annotations.coco.json",
-        "splits found: train, valid",
-    ):
-        assert part in str(caught.value)
+def test_two_that_mean_the_same_leave_it_open() -> None:
+    assert match("val", ["valid", "validation"]) is None
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder; expected a data set with annotations/"):
-        find_split(tmp_path / "gone", "train")
-    with pytest.raises(DataError, match="splits found: none"):
-        find_split(tmp_path, "train")
-    touch(tmp_path / "annotations" / "instances_train.json")
-    with pytest.raises(DataError, match="no image folder; make images/train, train, images"):
-        find_split(tmp_path, "train")
+def test_what_is_there_instead_is_said() -> None:
+    said = str(no_split("data", "tset", ["train", "test"], "annotations/instances_<split>.json"))
+    assert said == (
+        "data: no split 'tset'; did you mean test? (looked for annotations/instances_<split>.json; "
+        "splits found: test, train)"
+    )
+    assert "splits found: none" in str(no_split("data", "val", [], "x"))

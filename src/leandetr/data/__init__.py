@@ -1,6 +1,6 @@
 """Data sets: annotations to samples, samples to augmented batches."""
 
-from leandetr.data.coco import load_data, read_coco
+from leandetr.data.coco import read_coco
 from leandetr.data.dataset import (
     Category,
     DetectionData,
@@ -11,7 +11,7 @@ from leandetr.data.dataset import (
 )
 from leandetr.data.loader import Batch, DetectionSet, Item, collate
 from leandetr.data.scenes import write_scenes
-from leandetr.data.splits import find_split, find_splits
+from leandetr.data.sources import find_splits, load_data, recognise
 from leandetr.data.transforms import (
     AugmentConfig,
     DetrAugment,
@@ -37,10 +37,10 @@ __all__ = [
     "View",
     "augmentations",
     "collate",
-    "find_split",
     "find_splits",
     "load_data",
     "read_coco",
+    "recognise",
     "require_boxes",
     "subset",
     "to_coco",

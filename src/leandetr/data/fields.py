@@ -1,14 +1,15 @@
 """A JSON list of objects read column by column, with every complaint naming file, id and field."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from leandetr.data.findings import Log
 from leandetr.errors import DataError
 
 
@@ -45,11 +46,15 @@ def read_object(path: Path) -> dict:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows under one key of an annotation file; `what` names one row ("annotation")."""
+    """Rows under one key of an annotation file; `what` names one row ("annotation").
+
+    `start` is the place of the first row in the file.
+    """
 
     file: str
     what: str
     rows: Sequence[dict]
+    start: int = 0
 
     @staticmethod
     def of(file: str, value: dict, key: str, what: str) -> "Table":
@@ -68,16 +73,43 @@ class Table:
 
     def fail(self, index: int, field: str, expected: str) -> NoReturn:
         """Raise `DataError` about one field of one row."""
+        raise DataError(self.complaint(index, field, expected))
+
+    def complaint(self, index: int, field: str, expected: str) -> str:
+        """The sentence about one field of one row."""
         row = self.rows[index]
         got = _short(row[field]) if field in row else "nothing"
-        raise DataError(
-            f'{self.file}: {self.name(index)}: field "{field}": expected {expected}, got {got}'
-        )
+        return f'{self.file}: {self.name(index)}: field "{field}": expected {expected}, got {got}'
 
     def name(self, index: int) -> str:
         """How messages call a row: by id, or by position where it has none."""
         row = self.rows[index]
-        return f"{self.what} {row['id']}" if "id" in row else f"{self.what} entry {index}"
+        return (
+            f"{self.what} {row['id']}" if "id" in row else f"{self.what} entry {self.start + index}"
+        )
+
+    def sound(self, check: Callable[["Table"], object], log: Log, kind: str) -> "Table":
+        """The rows that pass `check`, which raises `DataError` for tables with a row that does not.
+
+        Bad rows are found by halving, so few of them among many cost little.
+        """
+        return replace(self, rows=list(self._passing(check, log, kind)), start=0)
+
+    def _passing(self, check: Callable[["Table"], object], log: Log, kind: str) -> Iterator[dict]:
+        try:
+            check(self)
+        except DataError as error:
+            if log.how.strict:
+                raise
+            if len(self.rows) == 1:
+                log.refuse(kind, f"{self.what} entries that cannot be used", str(error))
+                return
+            middle = len(self.rows) // 2
+            halves = (self.rows[:middle], self.start), (self.rows[middle:], self.start + middle)
+            for rows, start in halves:
+                yield from replace(self, rows=rows, start=start)._passing(check, log, kind)
+            return
+        yield from self.rows
 
     def texts(self, field: str) -> list[str]:
         """A column of non-empty strings."""
@@ -106,13 +138,16 @@ class Table:
             return int(value)
         return self.fail(index, field, "a whole number")
 
-    def unique(self, field: str, values: Sequence) -> None:
-        """Raise `DataError` if two rows share a value of `field`."""
+    def unique(self, field: str, values: Sequence, log: Log, kind: str) -> list[int]:
+        """Indices of the rows that are the first to have their value of `field`."""
         seen: dict[object, int] = {}
         for index, value in enumerate(values):
             first = seen.setdefault(value, index)
             if first != index:
-                self.fail(index, field, f"a value of its own, not that of entry {first}")
+                expected = f"a value of its own, not that of entry {first}"
+                what = f'{self.what} entries whose "{field}" is taken'
+                log.refuse(kind, what, self.complaint(index, field, expected))
+        return list(seen.values())
 
     def numbers(self, field: str, default: float) -> Float[np.ndarray, " R"]:
         """A column of numbers, NaN allowed; `default` stands for a missing value."""

@@ -14,9 +14,9 @@ from typing import Any
 from torch.utils.data import DataLoader, Subset
 
 from leandetr.boxes import xyxy_to_xywh
-from leandetr.data.coco import load_data
 from leandetr.data.dataset import DetectionData, to_coco
 from leandetr.data.loader import DetectionSet, collate
+from leandetr.data.sources import Given, load_data
 from leandetr.errors import DataError
 from leandetr.evaluation.coco import CocoScores, score
 from leandetr.files import refuse_existing, write_json, write_text
@@ -30,7 +30,7 @@ OUTPUTS = ("metrics.json", "detections.json", "classes.csv", "metrics.md")
 
 def evaluate(
     model: Detector,
-    data: str | Path | DetectionData,
+    data: Given | DetectionData,
     *,
     split: str = "val",
     batch: int = 8,
@@ -39,7 +39,7 @@ def evaluate(
     max_detections: int | None = None,
     progress: bool = False,
 ) -> CocoScores:
-    """COCO scores of `model` on a data set: a folder with `split` in it, or one already read.
+    """COCO scores of `model` on a data set: folders with `split` in them, or one already read.
 
     Classes are matched by name, so a model may be scored on data whose ids differ. `limit` takes
     the first images only. `max_detections` keeps an image's best; by default everything that the
@@ -59,11 +59,11 @@ def evaluate(
 
 
 def choose(
-    data: str | Path | DetectionData, *, split: str = "val", limit: int | None = None
+    data: Given | DetectionData, *, split: str = "val", limit: int | None = None
 ) -> DetectionData:
     """The data set to score on. Raises `DataError` if it has no images."""
     if not isinstance(data, DetectionData):
-        data = load_data(Path(data), split)
+        data = load_data(data, split)
     if limit is not None:
         data = replace(data, samples=data.samples[:limit])
     if not data.samples:

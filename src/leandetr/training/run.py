@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leandetr.checkpoints import store
-from leandetr.data.coco import load_data
 from leandetr.data.dataset import DetectionData, require_boxes
 from leandetr.data.loader import DetectionSet
-from leandetr.data.splits import find_splits
+from leandetr.data.sources import Given, find_splits, has_split, load_data
 from leandetr.errors import NetworkUnavailable, OutputExists, TrainingError
 from leandetr.models.backbones import load_pretrained
 from leandetr.models.detector import Detector
@@ -46,7 +45,7 @@ class _Data:
 
 def train(
     recipe: str | Recipe | Detector,
-    data: str | Path,
+    data: Given,
     out: str | Path,
     *,
     overrides: Sequence[str] = (),
@@ -55,7 +54,7 @@ def train(
     splits: tuple[str, str] = ("train", "val"),
     minutes: float | None = None,
 ) -> Path:
-    """Train a detector on a COCO-format folder; returns `out`.
+    """Train a detector on one data set, or on several as one; returns `out`.
 
     That folder then holds `best/` and `last/` (model folders; `last/state.pt` is what resuming
     needs), `metrics.csv`, `curves.png`, `train.log` and `tensorboard/`.
@@ -77,7 +76,7 @@ def train(
         _claim(out, resume)
     accelerator.wait_for_everyone()
     with show(out, main=accelerator.is_main_process) as display:
-        read = _read(Path(data), splits, chosen)
+        read = _read(data, splits, chosen)
         chosen = chosen.with_model(classes=len(read.train.categories))
         model = _model(chosen, read.train, start, resume)
         seed_all(chosen.train.seed + accelerator.process_index)
@@ -106,7 +105,7 @@ def _claim(out: Path, resume: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _read(root: Path, splits: tuple[str, str], recipe: Recipe) -> _Data:
+def _read(root: Given, splits: tuple[str, str], recipe: Recipe) -> _Data:
     """Both splits; a missing validation split is said and accepted."""
     first, second = splits
     skip = recipe.train.skip_missing
@@ -119,7 +118,7 @@ def _read(root: Path, splits: tuple[str, str], recipe: Recipe) -> _Data:
             "add --set queries.count=%d",
             *(data.name, data.most_boxes, queries, 2 * data.most_boxes),
         )
-    if second not in find_splits(root):
+    if not has_split(root, second):
         log.warning(
             "%s has no split '%s': there is no validation, and no best model is chosen "
             "(splits found: %s)",
