@@ -91,6 +91,7 @@ class DinoDecoder(nn.Module):
                     heads.logits(index, normed), move(attached, heads.shift(index, normed), BOX_EPS)
                 )
             )
-            attached = move(reference, heads.shift(index, content), BOX_EPS)
-            reference = attached.detach()
+            if index + 1 < len(self.layers):  # nothing starts from where the last one ends
+                attached = move(reference, heads.shift(index, content), BOX_EPS)
+                reference = attached.detach()
         return Decoded(tuple(predictions), tuple(looks))
