@@ -7,17 +7,37 @@ from pathlib import Path
 
 import torch
 
+from leandetr.errors import LeanDetrError
+
 
 def describe(device: torch.device | str | None = None) -> str:
     """Processor, threads, GPU, versions and date, in one line.
 
     `device` is where models ran, if one wants to say it: a GPU is named only if they ran on it.
     """
+    threads = torch.get_num_threads()
     return (
-        f"{processor()} ({os.cpu_count()} logical cores, {torch.get_num_threads()} threads used), "
+        f"{processor()} ({os.cpu_count()} logical cores, {threads} "
+        f"thread{'s' * (threads != 1)} used), "
         f"{_gpu(device)}, Python {platform.python_version()}, PyTorch {torch.__version__}, "
         f"{datetime.datetime.now(tz=datetime.UTC).date().isoformat()}"
     )
+
+
+def device_of(name: str) -> torch.device:
+    """The device called `name`, or with `auto` a GPU if there is one, else the processor.
+
+    Raises `LeanDetrError` for one that cannot be used.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise LeanDetrError(
+            f"device '{name}' cannot be used ({reason}); try --device cpu"
+        ) from error
 
 
 def processor() -> str:
