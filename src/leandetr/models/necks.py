@@ -152,10 +152,10 @@ def _waves(
     temperature: float,
     offset: float,
 ) -> Float[Tensor, "N HW C"]:
-    """The sine embedding of every cell of a map."""
-    channels = like.shape[1]
-    grid = sine_grid(padding, channels, temperature=temperature, offset=offset, dtype=like.dtype)
-    return grid.flatten(1, 2)
+    """The sine embedding of every cell of a map, counted in single precision at least."""
+    channels, precise = like.shape[1], torch.promote_types(like.dtype, torch.float32)
+    grid = sine_grid(padding, channels, temperature=temperature, offset=offset, dtype=precise)
+    return grid.flatten(1, 2).to(like.dtype)
 
 
 def _roll(
@@ -163,12 +163,13 @@ def _roll(
     position: Sequence[Float[Tensor, "N _ C"]],
     padding: Sequence[Bool[Tensor, "N _ _"]],
 ) -> Tokens:
-    """The cells of all maps in one row."""
+    """The cells of all maps in one row; shares in single precision at least."""
+    precise = torch.promote_types(maps[0].dtype, torch.float32)
     return Tokens(
         features=torch.cat([rearrange(x, "N C H W -> N (H W) C") for x in maps], dim=1),
         position=torch.cat(list(position), dim=1),
         padding=torch.cat([hole.flatten(1) for hole in padding], dim=1),
-        valid_ratios=torch.stack([valid_ratio(hole, maps[0].dtype) for hole in padding], 1),
+        valid_ratios=torch.stack([valid_ratio(hole, precise) for hole in padding], 1),
         shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
     )
 

@@ -36,15 +36,25 @@ class Attention(nn.Module):
         `hidden[i, j]` is True where query i may not see key j, `padding[n, j]` where no query of
         image n may.
         """
-        weights = self.inputs.weight.chunk(3)
-        biases = self.inputs.bias.chunk(3)
-        asked, keys, values = (
-            split_heads(F.linear(x, weight, bias), self.heads)
-            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        )
+        asked, keys, values = (split_heads(x, self.heads) for x in self._project(query, key, value))
         seen = visible(hidden, padding)
         dropout = self.dropout if self.training else 0.0
         return self.output(mix(asked, keys, values, seen=seen, dropout=dropout))
+
+    def _project(
+        self,
+        query: Float[Tensor, "N Q C"],
+        key: Float[Tensor, "N S C"],
+        value: Float[Tensor, "N S C"],
+    ) -> tuple[Tensor, ...]:
+        """Projected queries, keys and values; queries that are the keys in one product."""
+        dim, weight, bias = query.shape[-1], self.inputs.weight, self.inputs.bias
+        values = F.linear(value, weight[2 * dim :], bias[2 * dim :])
+        if query is key:
+            both = F.linear(query, weight[: 2 * dim], bias[: 2 * dim])
+            return *both.chunk(2, dim=-1), values
+        asked = F.linear(query, weight[:dim], bias[:dim])
+        return asked, F.linear(key, weight[dim : 2 * dim], bias[dim : 2 * dim]), values
 
 
 def split_heads(x: Float[Tensor, "N Q C"], heads: int) -> Float[Tensor, "N M Q D"]:

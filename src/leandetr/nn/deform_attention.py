@@ -224,7 +224,7 @@ def _project(
     linear: nn.Linear, memory: Float[Tensor, "N S C"], padding: Bool[Tensor, "N S"], heads: int
 ) -> Float[Tensor, "N S M D"]:
     """Project all tokens and zero the padded ones, after the bias, as official code does."""
-    projected = linear(memory).masked_fill(padding[..., None], 0.0)
+    projected = linear(memory).masked_fill_(padding[..., None], 0.0)
     return rearrange(projected, "N S (M D) -> N S M D", M=heads)
 
 

@@ -24,7 +24,7 @@ class MLP(nn.Module):
         """Apply all layers; no activation after the last."""
         *inner, last = self.layers
         for layer in inner:
-            x = F.dropout(F.relu(layer(x)), self.dropout, self.training)
+            x = F.dropout(F.relu(layer(x), inplace=True), self.dropout, self.training)
         return last(x)
 
 
@@ -40,5 +40,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
         """Refine each token by itself."""
-        inner = self.dropout(F.relu(self.linear1(x)))
+        inner = self.dropout(F.relu(self.linear1(x), inplace=True))
         return self.norm(x + self.dropout(self.linear2(inner)))

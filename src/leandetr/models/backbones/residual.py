@@ -68,7 +68,7 @@ class BasicBlock(nn.Module):
         """The features plus what the two convolutions make of them."""
         branch = F.relu(self.bn1(self.conv1(features)), inplace=True)
         branch = self.bn2(self.conv2(branch))
-        return F.relu(branch + self.downsample(features), inplace=True)
+        return F.relu(branch.add_(self.downsample(features)), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -95,7 +95,7 @@ class Bottleneck(nn.Module):
         branch = F.relu(self.bn1(self.conv1(features)), inplace=True)
         branch = F.relu(self.bn2(self.conv2(branch)), inplace=True)
         branch = self.bn3(self.conv3(branch))
-        return F.relu(branch + self.downsample(features), inplace=True)
+        return F.relu(branch.add_(self.downsample(features)), inplace=True)
 
 
 Block = type[BasicBlock] | type[Bottleneck]

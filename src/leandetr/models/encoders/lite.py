@@ -158,6 +158,8 @@ class Tail:
         self, values: Float[Tensor, "N S C"], updated: Float[Tensor, "N Q C"]
     ) -> Float[Tensor, "N S C"]:
         """The values with those of the asking tokens replaced."""
+        if self.start == 0:
+            return updated
         return torch.cat((values[:, : self.start], updated), dim=1)
 
 
