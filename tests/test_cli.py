@@ -1,6 +1,7 @@
 """The command line: what is printed, where, and with which exit code."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,11 +126,12 @@ def test_predict_counts_and_tells(scripted: Scripted, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = leandetr("predict", "model", tmp_path / "a.png", "--out", out, "--no-pictures")
     assert done.exit_code == 0
-    assert done.stdout == f"1 picture, 1 detection, 0 skipped; written to {out}\n"
+    pattern = rf"1 picture, 1 detection, 0 skipped; \d+\.\d pictures a second; written to {out}\n"
+    assert re.fullmatch(pattern, done.stdout)
     mixed = leandetr("predict", "model", tmp_path / "*.png", "--out", out, "--overwrite")
     assert mixed.exit_code == 1
     assert "b.png: is not an image" in mixed.stderr
-    assert "1 skipped" in mixed.stdout
+    assert f"1 skipped (why: {out / 'images.json'});" in mixed.stdout
     bad = leandetr("predict", "model", tmp_path / "b.png", "--out", tmp_path / "bad")
     assert bad.exit_code == 2
 

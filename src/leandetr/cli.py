@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from leandetr import __version__, cli_data, cli_models
+from leandetr import __version__, cli_data, cli_models, cli_training
+from leandetr.cli_training import Changes
 from leandetr.errors import LeanDetrError
 
 if TYPE_CHECKING:
@@ -50,9 +51,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Changes = Annotated[
-    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change the recipe; repeatable.")
-]
 Model = Annotated[str, typer.Argument(help="A model folder, a shipped model, or hf:owner/name.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
@@ -119,28 +117,7 @@ def show(
     typer.echo("\n".join(lines) or f"{name} and {other} are the same")
 
 
-@app.command("train")
-def train(
-    recipe: Annotated[
-        str, typer.Argument(help="A recipe (see list), a YAML file, or a model to fine-tune.")
-    ],
-    data: cli_data.Data,
-    out: Annotated[Path, typer.Option(help="Folder for the run.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Start from this model's weights.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Exchange the encoder, e.g. lite.")] = None,
-    changes: Changes = [],  # noqa: B006  (typer copies it)
-) -> None:
-    """Train on the splits train and val of a data set in COCO, YOLO or Pascal VOC format."""
-    from leandetr.training.run import train as run
-
-    exchanged = [] if encoder is None else [f"encoder={encoder}"]
-    counted = [] if epochs is None else [f"train.epochs={epochs}"]
-    overrides = [*exchanged, *changes, *counted]
-    start = _recipe_or_model(recipe)
-    run(start, data, out, overrides=overrides, resume=resume, weights=weights, minutes=minutes)
+app.command("train")(cli_training.train)
 
 
 @app.command("evaluate")
@@ -184,6 +161,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for results.json, images.json, pictures/.")],
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score kept.")] = 0.5,
     batch: Batch = 8,
+    padding: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of a batch that shapes may differ by.")
+    ] = 0.0,
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Draw the boxes.")
     ] = True,
@@ -204,6 +184,7 @@ def predict(
     options = PredictOptions(
         threshold=threshold,
         batch=batch,
+        padding=padding,
         pictures=pictures,
         max_pixels=max_pixels,
         overwrite=overwrite,
@@ -211,17 +192,22 @@ def predict(
     detector = _placed(load(model), device)
     with _told() as tell:
         done = run(detector, paths, out, options, tell=tell)
+    why = f" (why: {out / 'images.json'})" if done.skipped else ""
+    share = f", {done.padding:.0%} of the batches was padding" if done.padding else ""
     typer.echo(
         f"{_count(done.pictures, 'picture')}, {_count(done.detections, 'detection')}, "
-        f"{len(done.skipped)} skipped; written to {out}"
+        f"{len(done.skipped)} skipped{why}; {done.rate:.1f} pictures a second{share}; "
+        f"written to {out}"
     )
     if done.skipped:
         raise typer.Exit(1 if done.pictures else 2)
 
 
+app.add_typer(cli_data.app, name="data")
 app.command("scenes")(cli_data.scenes)
 app.command("convert")(cli_models.convert)
 app.command("publish")(cli_models.publish)
+app.command("runs")(cli_training.runs)
 
 
 def _recipe(name: str, changes: list[str]) -> "Recipe":
@@ -230,15 +216,6 @@ def _recipe(name: str, changes: list[str]) -> "Recipe":
     from leandetr.recipes.codec import override
 
     return override(recipe_of(name), changes) if changes else recipe_of(name)
-
-
-def _recipe_or_model(name: str) -> "Recipe | Detector":
-    """What to train: a model folder, shipped model or hf:owner/name with weights, or a recipe."""
-    from leandetr.checkpoints.store import load, recipe_of, shipped_models
-    from leandetr.recipes.assemble import list_models
-
-    trained = Path(name).is_dir() or name in shipped_models() or name.startswith("hf:")
-    return load(name) if trained and name not in list_models() else recipe_of(name)
 
 
 def _placed(model: "Detector", device: str) -> "Detector":

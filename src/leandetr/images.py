@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -140,17 +140,22 @@ class Preprocess:
         """(height, width) after resizing; at least 1 and at most `long` on each side."""
         return fit(height, width, self.short, self.long)
 
-    def normalise(self, pixels: UInt8[Tensor, "3 H W"]) -> Float[Tensor, "3 H W"]:
+    def normalise(self, pixels: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
         """Zero mean and unit deviation by the statistics."""
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1)
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return pixels.float().div_(255).sub_(mean).div_(std)
 
     def prepare(self, photos: Sequence[Photo]) -> Images:
         """Resize, normalise and pad: one batch, in the order given."""
-        return pad(
-            [self.normalise(resize(photo.pixels, *self.resized(*photo.size))) for photo in photos]
-        )
+        return self.batch([resize(photo.pixels, *self.resized(*photo.size)) for photo in photos])
+
+    def batch(
+        self, resized: Sequence[UInt8[Tensor, "3 _ _"]], device: torch.device | str = "cpu"
+    ) -> Images:
+        """Normalise and pad what is resized already, on `device`: bytes travel, not floats."""
+        pixels, padding = (tensor.to(device) for tensor in _padded(resized))
+        return Images(self.normalise(pixels).masked_fill_(padding[:, None], 0), padding)
 
 
 def fit(height: int, width: int, short: int, long: int) -> tuple[int, int]:
@@ -178,6 +183,13 @@ def resize(
 
 def pad(images: Sequence[Float[Tensor, "3 _ _"]]) -> Images:
     """Zero-pad normalised images at the right and bottom to the largest height and width."""
+    return Images(*_padded(images))
+
+
+def _padded(
+    images: Sequence[Shaped[Tensor, "3 _ _"]],
+) -> tuple[Shaped[Tensor, "N 3 H W"], Bool[Tensor, "N H W"]]:
+    """The images in one tensor, and where it is padding."""
     if not images:
         raise ImageError("expected at least one image to make a batch of, got none")
     height = max(image.shape[1] for image in images)
@@ -187,7 +199,7 @@ def pad(images: Sequence[Float[Tensor, "3 _ _"]]) -> Images:
     for index, image in enumerate(images):  # sizes differ: there is no batched form
         pixels[index, :, : image.shape[1], : image.shape[2]] = image
         padding[index, : image.shape[1], : image.shape[2]] = False
-    return Images(pixels, padding)
+    return pixels, padding
 
 
 def list_images(paths: Sequence[str | Path]) -> list[Path]:

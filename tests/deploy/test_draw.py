@@ -88,4 +88,4 @@ def test_supervision_detections_carry_names_and_scores() -> None:
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(MissingExtra, match=r"supervision.*leandetr\[viz\]"):
-        draw(Image.new("RGB", (9, 9)), detections(([1, 2, 3, 4], 0.5, 1)))
+        to_supervision(detections(([1, 2, 3, 4], 0.5, 1)))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from leandetr.deploy import predict as module
+from leandetr.deploy import feed
 from leandetr.deploy.predict import Looked, PredictOptions, Summary, picture_names, predict
-from leandetr.errors import ImageError, MissingExtra, OutputExists
+from leandetr.errors import ImageError, OutputExists
 from leandetr.images import read_image
 from scripted import Scripted
 
@@ -91,18 +91,45 @@ def test_bad_files_are_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert lines[1]["skipped"] == "is empty (0 bytes), expected an image"
 
 
-def test_order_and_batches(tmp_path: Path) -> None:
-    paths = [picture(tmp_path / f"{i}.png", (10 + i, 20)) for i in range(7)]
+def test_pictures_of_one_shape_share_a_batch_and_results_keep_the_order(tmp_path: Path) -> None:
+    shapes = [(20, 20), (40, 20), (20, 20), (20, 40), (40, 20), (80, 40), (20, 20), (20, 20)]
+    paths = [picture(tmp_path / f"{i}.png", shape) for i, shape in enumerate(shapes)]
     model = Scripted(one_box)
-    predict(model, paths, tmp_path / "out", PredictOptions(batch=3, pictures=False))
-    assert [len(batch) for batch in model.batches] == [3, 3, 1]
-    assert [size[1] for batch in model.batches for size in batch] == list(range(10, 17))
-    assert [line["id"] for line in looked(tmp_path / "out")] == list(range(1, 8))
+    told: list[int] = []
+    summary = predict(
+        model,
+        paths,
+        tmp_path / "out",
+        PredictOptions(batch=3, pictures=False),
+        tell=lambda one, _: told.append(one.image_id),
+    )
+    assert model.batches == [
+        [(20, 20)] * 3,
+        [(20, 40), (20, 40), (40, 80)],  # 80x40 and 40x20 are one shape for the network
+        [(40, 20)],
+        [(20, 20)],
+    ]
+    assert told == list(range(1, 9))
+    assert [line["id"] for line in looked(tmp_path / "out")] == told
+    assert [line["image_id"] for line in results(tmp_path / "out")] == told
+    assert [(line["width"], line["height"]) for line in looked(tmp_path / "out")] == shapes
+    assert summary.padding == 0
+    assert summary.rate == 8 / summary.seconds > 0
     assert not (tmp_path / "out" / "pictures").exists()
 
 
+def test_similar_shapes_share_a_batch_where_padding_is_allowed(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{i}.png", (30 + i, 30)) for i in range(6)]
+    model = Scripted(one_box)
+    options = PredictOptions(batch=3, padding=0.1, pictures=False)
+    summary = predict(model, paths, tmp_path / "out", options)
+    assert [len(batch) for batch in model.batches] == [3, 3]
+    assert 0 < summary.padding < 0.1
+    assert [line["width"] for line in looked(tmp_path / "out")] == list(range(30, 36))
+
+
 def test_huge_photos_make_smaller_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH_PIXELS", 2000)
+    monkeypatch.setattr(feed, "AHEAD_PIXELS", 2000)
     paths = [picture(tmp_path / f"{i}.png", (40, 30)) for i in range(5)]
     model = Scripted(one_box)
     predict(model, paths, tmp_path / "out", PredictOptions(batch=8, pictures=False))
@@ -177,15 +204,12 @@ def test_a_missing_path_is_refused_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_supervision_is_told_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_need_no_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     path = picture(tmp_path / "a.png")
-    with pytest.raises(MissingExtra, match=r"leandetr\[viz\]"):
-        run([path], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert run([path], tmp_path / "out", pictures=False).pictures == 1
+    run([path], tmp_path / "out")
+    drawn = read_image(tmp_path / "out" / "pictures" / "a.png").pixels
+    assert (drawn != read_image(path).pixels).any()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
@@ -200,3 +224,5 @@ def test_names_that_are_not_utf8_are_written(tmp_path: Path) -> None:
 def test_senseless_numbers_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="at least 1; got 0"):
         PredictOptions(**wrong)
+    with pytest.raises(ValueError, match="1 left out; got 1"):
+        PredictOptions(padding=1.0)

@@ -1,9 +1,10 @@
-"""Detections on a picture, drawn by supervision's annotators.
+"""Detections on a picture, drawn with Pillow alone; `to_supervision` for all other ways.
 
 Lines and letters grow with the picture; where labels go is decided in `labels.py`.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
+from leandetr.boxes import clip
 from leandetr.deploy.labels import place
 from leandetr.errors import MissingExtra
 from leandetr.images import Photo, Source, read_image
@@ -72,20 +74,32 @@ def draw(
 ) -> Image.Image:
     """The picture with boxes, class names and scores; the picture itself is left as it was.
 
-    `threshold` hides detections that score less. Raises `MissingExtra` without supervision, and
-    `ImageError` for an image that cannot be read.
+    `threshold` hides detections that score less. Raises `ImageError` for an image that cannot be
+    read.
     """
     photo = image if isinstance(image, Photo) else read_image(image)
     shown = detections if threshold is None else detections.above(threshold)
     picture = Image.fromarray(photo.pixels.permute(1, 2, 0).cpu().numpy())
-    if not len(shown):
-        return picture
-    sv = require_supervision()
-    found = to_supervision(_clipped(shown, *photo.size))
-    style = Style.of(photo.size, found.xyxy)
-    palette = sv.ColorPalette.from_hex(list(COLOURS))
-    picture = sv.BoxAnnotator(color=palette, thickness=style.line).annotate(picture, found)
-    return _write(shown, found, picture, style)
+    if len(shown):
+        boxes = clip(shown.boxes.float().cpu(), (photo.size[0] - 1, photo.size[1] - 1)).numpy()
+        style = Style.of(photo.size, boxes)
+        pen = ImageDraw.Draw(picture)
+        _outline(pen, shown, boxes, style)
+        _write(pen, shown, boxes, style)
+    return picture
+
+
+def _outline(
+    pen: ImageDraw.ImageDraw, shown: Detections, boxes: Float[np.ndarray, "D 4"], style: Style
+) -> None:
+    """Draw the boxes, the surest last, so that it lies on top."""
+    order = np.argsort(shown.scores.cpu().numpy(), kind="stable")
+    for index in order.tolist():
+        left, top, right, bottom = map(int, boxes[index])
+        colour = COLOURS[int(shown.labels[index]) % len(COLOURS)]
+        pen.rectangle(
+            (left, top, max(left, right), max(top, bottom)), outline=colour, width=style.line
+        )
 
 
 def to_supervision(detections: Detections) -> "supervision.Detections":
@@ -111,56 +125,38 @@ def require_supervision() -> Any:
     return supervision
 
 
-def _clipped(detections: Detections, height: int, width: int) -> Detections:
-    """Boxes within the picture, so that all of their edges show."""
-    boxes = detections.boxes.clone()
-    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width - 1)
-    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height - 1)
-    return Detections(boxes, detections.scores, detections.labels, detections.names)
-
-
 def _write(
-    shown: Detections, found: "supervision.Detections", picture: Image.Image, style: Style
-) -> Image.Image:
+    pen: ImageDraw.ImageDraw, shown: Detections, boxes: Float[np.ndarray, "D 4"], style: Style
+) -> None:
     """Draw the labels that have room."""
-    sv = require_supervision()
-    annotator = sv.RichLabelAnnotator(
-        color=sv.ColorPalette.from_hex(list(COLOURS)),
-        text_color=sv.ColorPalette.from_hex([_ink(colour) for colour in COLOURS]),
-        font_path=_font(" ".join(shown.names)),
-        font_size=style.font,
-        text_padding=style.padding,
-        text_position=sv.Position.TOP_LEFT,
-    )
-    pen = ImageDraw.Draw(picture)
+    font = _font(" ".join(shown.names), style.font)
+    width, height = pen.im.size
+
+    @cache
+    def extent(text: str) -> tuple[float, ...]:
+        return tuple(map(float, font.getbbox(text)))
 
     def measure(text: str) -> tuple[float, float]:
-        left, top, right, bottom = pen.textbbox((0, 0), text, font=annotator.font)
-        return float(right - left + 2 * style.padding), float(bottom - top + 2 * style.padding)
+        left, top, right, bottom = extent(text)
+        return right - left + 2 * style.padding, bottom - top + 2 * style.padding
 
-    labels = place(shown, found.xyxy, (picture.height, picture.width), measure)
-    if not labels:
-        return picture
-    corners = [label.rectangle[[0, 3, 0, 3]] for label in labels]  # a label stands on this point
-    anchors = sv.Detections(
-        xyxy=np.stack(corners),
-        class_id=shown.labels.cpu().numpy().astype(int)[[label.index for label in labels]],
-    )
-    return annotator.annotate(picture, anchors, labels=[label.text for label in labels])
+    for label in place(shown, boxes, (height, width), measure):
+        colour = COLOURS[int(shown.labels[label.index]) % len(COLOURS)]
+        left, top, right, bottom = (int(side) for side in label.rectangle)
+        pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+        inside = extent(label.text)
+        corner = (left + style.padding - inside[0], top + style.padding - inside[1])
+        pen.text(corner, label.text, fill=_ink(colour), font=font)
 
 
 @cache
-def _font(text: str) -> str | None:
-    """A font file for `text`; None, Pillow's own font, for Latin letters or where none is found."""
-    if text.encode("latin-1", "ignore").decode("latin-1") == text:
-        return None
-    for name in FONTS:
-        try:
-            ImageFont.truetype(name, 10)
-        except OSError:
-            continue
-        return name
-    return None
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font for `text`: Pillow's own for Latin letters or where the system has none."""
+    if text.encode("latin-1", "ignore").decode("latin-1") != text:
+        for name in FONTS:
+            with suppress(OSError):
+                return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)
 
 
 def _ink(colour: str) -> str:

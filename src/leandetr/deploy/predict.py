@@ -1,25 +1,29 @@
 """Detect in files and folders, as many as there are: JSON, and pictures with boxes.
 
-A file that cannot be read is noted and passed over. Files are decoded ahead and pictures drawn by a
-few threads; never more than a few batches are in memory. Results are written as they come, so an
-interrupted run keeps what it had.
+A file that cannot be read is noted and passed over. Files are read ahead and pictures drawn by a
+few threads; never more than a few batches are in memory. What is found in a picture does not
+depend on its neighbours: batches hold pictures of one shape. Results are written in the order of
+the files, as they come, so an interrupted run keeps what it had.
 """
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from leandetr.boxes import clip, xyxy_to_xywh
-from leandetr.deploy.draw import draw, require_supervision
+from leandetr.boxes import xyxy_to_xywh
+from leandetr.deploy.draw import draw
+from leandetr.deploy.feed import AHEAD_PIXELS, Reader, chunks, plain, read_ahead
+from leandetr.deploy.look import Looked, Looker
 from leandetr.errors import ImageError
 from leandetr.files import JsonArray, refuse_existing, whole
-from leandetr.images import DEFAULT_MAX_PIXELS, Photo, list_images, read_image
+from leandetr.images import DEFAULT_MAX_PIXELS, Photo, list_images
 from leandetr.models.detector import Detector
 from leandetr.types import Detections
 
@@ -29,48 +33,57 @@ RESULTS, IMAGES, PICTURES = "results.json", "images.json", Path("pictures")
 DRAWN = (".jpg", ".jpeg", ".png", ".webp")
 """Suffixes a drawn picture keeps; others get `.jpg` behind."""
 
-BATCH_PIXELS = 50_000_000
-"""A batch is cut short when its photos have this many pixels, so that memory stays bounded."""
+CHUNK = 4
+"""Batches' worth of pictures that are at hand when it is decided which share a batch."""
+
+
+def _threads() -> int:
+    """As many as there are processors, up to eight: decoding uses no more than one each."""
+    return min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class PredictOptions:
     """How `predict` works: `threshold` is the lowest score; `threads` read files and draw.
 
+    With `padding` above 0, pictures of similar shape share a batch as long as no larger share of
+    it is padding: larger batches, but what is found then depends a little on the neighbours.
     Raises `ValueError` for numbers that make no sense.
     """
 
     threshold: float = 0.5
     batch: int = 8
+    padding: float = 0.0
     pictures: bool = True
     max_pixels: int = DEFAULT_MAX_PIXELS
     overwrite: bool = False
-    threads: int = 4
+    threads: int = field(default_factory=_threads)
 
     def __post_init__(self) -> None:
         for name in ("batch", "max_pixels", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} of at least 1; got {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What became of one file: a photo and what was detected in it, or the problem with it."""
-
-    image_id: int
-    path: Path
-    photo: Photo | None = None
-    detections: Detections | None = None
-    problem: str | None = None
+        if not 0 <= self.padding < 1:
+            raise ValueError(f"expected padding of 0 to 1, 1 left out; got {self.padding}")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The end of a run; `skipped` is one sentence a file."""
+    """The end of a run; `skipped` is one sentence a file, `padding` its share of all batches.
+
+    `seconds` are those from the first file to the last result, without loading the model.
+    """
 
     pictures: int
     detections: int
     skipped: tuple[str, ...]
+    seconds: float = field(default=0.0, compare=False)
+    padding: float = field(default=0.0, compare=False)
+
+    @property
+    def rate(self) -> float:
+        """Pictures a second."""
+        return self.pictures / self.seconds if self.seconds else 0.0
 
 
 def predict(
@@ -87,28 +100,25 @@ def predict(
     of the upright picture and clipped to it; `images.json` has every file with its size or the
     reason it was skipped; `pictures/` has the drawn pictures under the inputs' relative names.
     `tell` hears of every file in order, with the number of files. Raises `OutputExists` where
-    there are results already, `ImageError` where no image is found, `MissingExtra` without
-    supervision.
+    there are results already, and `ImageError` where no image is found.
     """
     options = options or PredictOptions()
     out = Path(out)
     files = _inputs(paths, out)
     outputs = [out / name for name in (RESULTS, IMAGES, PICTURES)]
     refuse_existing(outputs, overwrite=options.overwrite)
-    if options.pictures:
-        require_supervision()
     out.mkdir(parents=True, exist_ok=True)
-    count, skipped = 0, []
+    looker = Looker(
+        model, threshold=options.threshold, batch=options.batch, most_padding=options.padding
+    )
+    count, skipped, began = 0, [], time.perf_counter()
     with (
         ThreadPoolExecutor(options.threads) as pool,
         JsonArray(out / RESULTS) as results,
         JsonArray(out / IMAGES) as images,
     ):
-        most = options.batch + options.threads
-        drawing = (
-            _Drawing(pool, out, names=picture_names(files), most=most) if options.pictures else None
-        )
-        for one in _look(model, files, options, pool):
+        drawing = _Drawing(pool, out, names=picture_names(files)) if options.pictures else None
+        for one in _look(looker, model, files, options, pool):
             results.extend(_results(model, one))
             images.extend([_about(one, drawing.start(one) if drawing else None)])
             count += len(one.detections or ())
@@ -118,7 +128,8 @@ def predict(
                 tell(one, len(files))
         if drawing:
             drawing.finish()
-    return Summary(len(files) - len(skipped), count, tuple(skipped))
+    seconds = time.perf_counter() - began
+    return Summary(len(files) - len(skipped), count, tuple(skipped), seconds, looker.padding)
 
 
 def picture_names(files: Sequence[Path]) -> list[Path]:
@@ -153,65 +164,19 @@ def _inputs(paths: Sequence[str | Path], out: Path) -> list[Path]:
 
 
 def _look(
-    model: Detector, files: Sequence[Path], options: PredictOptions, pool: ThreadPoolExecutor
+    looker: Looker,
+    model: Detector,
+    files: Sequence[Path],
+    options: PredictOptions,
+    pool: ThreadPoolExecutor,
 ) -> Iterator[Looked]:
     """Every file in order, with what was detected in it."""
-    device = next(model.parameters()).device
-    for tried in _batches(_read_ahead(pool, files, options), options.batch):
-        photos = [one.photo for one in tried if one.photo is not None]
-        found: Iterator[Detections] = iter(())
-        if photos:
-            images = model.preprocess.prepare(photos).to(device)
-            found = iter(model.detect(images, [photo.size for photo in photos]))
-        for one in tried:
-            if one.photo is None:
-                yield one
-            else:
-                yield replace(one, detections=_inside(next(found), one.photo, options.threshold))
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, files: Iterable[Path], options: PredictOptions
-) -> Iterator[Looked]:
-    """Every file in order, decoded by the pool a few files before it is asked for."""
-    waiting: deque[Future[Looked]] = deque()
-    for image_id, path in enumerate(files, start=1):
-        waiting.append(pool.submit(_read, image_id, path, options.max_pixels))
-        if len(waiting) > options.threads:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _read(image_id: int, path: Path, max_pixels: int) -> Looked:
-    try:
-        return Looked(image_id, path, read_image(path, max_pixels=max_pixels))
-    except ImageError as error:
-        reason = str(error).removeprefix(f"{path.name}: ")
-        return Looked(image_id, path, problem=f"{_plain(path)}: {reason}")
-
-
-def _batches(files: Iterable[Looked], size: int) -> Iterator[list[Looked]]:
-    """Files with `size` photos among them, or fewer where photos are huge."""
-    batch: list[Looked] = []
-    photos = pixels = 0
-    for one in files:
-        batch.append(one)
-        if one.photo is not None:
-            photos += 1
-            pixels += one.photo.size[0] * one.photo.size[1]
-        if photos == size or pixels > BATCH_PIXELS or len(batch) > 2 * size:
-            yield batch
-            batch, photos, pixels = [], 0, 0
-    if batch:
-        yield batch
-
-
-def _inside(detections: Detections, photo: Photo, threshold: float) -> Detections:
-    """The detections above the threshold, on the CPU, clipped to the picture."""
-    kept = detections.above(threshold)
-    boxes = clip(kept.boxes.cpu(), photo.size)
-    return replace(kept, boxes=boxes, scores=kept.scores.cpu(), labels=kept.labels.cpu())
+    most = CHUNK * options.batch
+    reader = Reader(model.preprocess, options.max_pixels, whole=options.pictures)
+    first = 1
+    for chunk in chunks(read_ahead(pool, files, reader, most), most):
+        yield from looker.look(chunk, first)
+        first += len(chunk)
 
 
 def _results(model: Detector, one: Looked) -> list[dict[str, Any]]:
@@ -223,7 +188,7 @@ def _results(model: Detector, one: Looked) -> list[dict[str, Any]]:
     return [
         {
             "image_id": one.image_id,
-            "file_name": _plain(one.path),
+            "file_name": plain(one.path),
             "category_id": model.category_ids[label] if model.category_ids else label,
             "category": one.detections.name(index),
             "bbox": [round(side, 2) for side in boxes[index]],
@@ -235,47 +200,47 @@ def _results(model: Detector, one: Looked) -> list[dict[str, Any]]:
 
 def _about(one: Looked, picture: Path | None) -> dict[str, Any]:
     """The line of one file in `images.json`."""
-    about: dict[str, Any] = {"id": one.image_id, "file_name": _plain(one.path)}
-    if one.photo is None:
-        return about | {"skipped": (one.problem or "").removeprefix(f"{_plain(one.path)}: ")}
-    height, width = one.photo.size
+    about: dict[str, Any] = {"id": one.image_id, "file_name": plain(one.path)}
+    if one.size is None:
+        return about | {"skipped": (one.problem or "").removeprefix(f"{plain(one.path)}: ")}
+    height, width = one.size
     about |= {"height": height, "width": width, "detections": len(one.detections or ())}
     if picture is not None:
-        about["picture"] = _plain(picture)
-    return about | ({"note": one.photo.note} if one.photo.note else {})
-
-
-def _plain(path: Path) -> str:
-    """A path as text that UTF-8 can hold, with forward slashes."""
-    return path.as_posix().encode("utf-8", "replace").decode()
+        about["picture"] = plain(picture)
+    return about | ({"note": one.note} if one.note else {})
 
 
 class _Drawing:
-    """Pictures on their way to the disk; `start` waits while too many of them are."""
+    """Pictures on their way to the disk; `start` waits while `AHEAD_PIXELS` of them are."""
 
-    def __init__(
-        self, pool: ThreadPoolExecutor, out: Path, *, names: Sequence[Path], most: int
-    ) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, out: Path, *, names: Sequence[Path]) -> None:
         self._pool = pool
         self._out = out
         self._names = names
-        self._most = most
-        self._waiting: deque[Future[None]] = deque()
+        self._pixels = 0
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
 
     def start(self, one: Looked) -> Path | None:
         """Begin to draw a file; its picture's path within the output folder."""
         if one.photo is None or one.detections is None:
             return None
-        if len(self._waiting) >= self._most:
-            self._waiting.popleft().result()
+        while self._pixels > AHEAD_PIXELS or (self._waiting and self._waiting[0][1].done()):
+            self._wait()
         name = PICTURES / self._names[one.image_id - 1]
-        self._waiting.append(self._pool.submit(_draw, one.photo, one.detections, self._out / name))
+        drawing = self._pool.submit(_draw, one.photo, one.detections, self._out / name)
+        self._waiting.append((one.photo.size[0] * one.photo.size[1], drawing))
+        self._pixels += self._waiting[-1][0]
         return name
 
     def finish(self) -> None:
         """Wait for the pictures under way."""
         while self._waiting:
-            self._waiting.popleft().result()
+            self._wait()
+
+    def _wait(self) -> None:
+        pixels, drawing = self._waiting.popleft()
+        drawing.result()
+        self._pixels -= pixels
 
 
 def _draw(photo: Photo, detections: Detections, path: Path) -> None:
