@@ -1,9 +1,62 @@
-"""Verbs around training runs; `cli` lists them."""
+"""The verbs `train` and `runs`; `cli` lists them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from leandetr.cli_data import Data
+from leandetr.errors import TrainingError
+
+if TYPE_CHECKING:
+    from leandetr.models.detector import Detector
+    from leandetr.recipes.recipe import Recipe
+
+Changes = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change the recipe; repeatable.")
+]
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe (see list), a YAML file, or a model to fine-tune.")
+    ],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Start from this model's weights.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Exchange the encoder, e.g. lite.")] = None,
+    overfit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="A test: learn N images by heart, or say why not."),
+    ] = None,
+    changes: Changes = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Train on the splits train and val of a data set in COCO, YOLO or Pascal VOC format."""
+    from leandetr.training import run
+
+    exchanged = [] if encoder is None else [f"encoder={encoder}"]
+    counted = [] if epochs is None else [f"train.epochs={epochs}"]
+    overrides = [*exchanged, *changes, *counted]
+    start = _recipe_or_model(recipe)
+    how: dict[str, Any] = {"overrides": overrides, "weights": weights, "minutes": minutes}
+    if overfit is None:
+        run.train(start, data, out, resume=resume, **how)
+        return
+    if resume:
+        raise TrainingError("expected --overfit without --resume: the test begins anew")
+    run.overfit(start, data, out, images=overfit, **how)
+
+
+def _recipe_or_model(name: str) -> "Recipe | Detector":
+    """What to train: a model folder, shipped model or hf:owner/name with weights, or a recipe."""
+    from leandetr.checkpoints.store import load, recipe_of, shipped_models
+    from leandetr.recipes.assemble import list_models
+
+    trained = Path(name).is_dir() or name in shipped_models() or name.startswith("hf:")
+    return load(name) if trained and name not in list_models() else recipe_of(name)
 
 
 def runs(

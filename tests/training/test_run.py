@@ -20,9 +20,9 @@ from leandetr.errors import (
     TrainingError,
 )
 from leandetr.recipes.recipe import Recipe
-from leandetr.training import loop, record, run
+from leandetr.training import by_heart, loop, prepare, record, run
 from leandetr.training.optim import COSINE_END
-from leandetr.training.run import differences, train
+from leandetr.training.run import differences, overfit, train
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -328,7 +328,7 @@ def test_without_a_network_both_ways_out_are_told(
     def unreachable(*arguments: Any) -> str:
         raise NetworkUnavailable("fetch weights.pth by hand")
 
-    monkeypatch.setattr(run, "load_pretrained", unreachable)
+    monkeypatch.setattr(prepare, "load_pretrained", unreachable)
     with pytest.raises(NetworkUnavailable, match=r"by hand; or .* --set backbone.weights=none"):
         train("dino-r50", pictures, tmp_path / "run", overrides=["dim=32"])
 
@@ -341,7 +341,7 @@ def test_a_backbone_that_the_old_model_lacks_starts_pretrained(
     def loaded(*arguments: Any) -> str:
         raise NetworkUnavailable("the backbone was asked for")
 
-    monkeypatch.setattr(run, "load_pretrained", loaded)
+    monkeypatch.setattr(prepare, "load_pretrained", loaded)
     store.save(build(tiny), tmp_path / "old")
     with pytest.raises(NetworkUnavailable, match="was asked for"):
         train(
@@ -361,3 +361,45 @@ def test_missing_images_are_skipped_when_asked_for(
         train(tiny, broken, tmp_path / "refused")
     out = train(tiny, broken, tmp_path / "run", overrides=["train.skip_missing=true"])
     assert "images skipped, missing or unreadable: 1" in (out / "train.log").read_text()
+
+
+def test_images_are_learned_by_heart_until_it_is_enough(
+    tiny: Recipe,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run, "ENOUGH", 0.0)
+    monkeypatch.setattr(by_heart, "LOOK_EVERY", 2)
+    out = overfit(tiny, pictures, tmp_path / "run", images=2)
+    told = capsys.readouterr().err
+    assert f"learning 2 images of {pictures.name}/train by heart" in told
+    assert "learned by heart: AP50" in told
+    assert len(rows(out)) == by_heart.LOOK_EVERY
+    assert store.load(out / "last").recipe.train.ema is None
+
+
+def test_what_is_not_learned_by_heart_has_a_likely_cause(
+    tiny: Recipe, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_heart, "STEPS", 3)
+    still = ["train.lr=1e-12"]
+    with pytest.raises(
+        TrainingError, match=r"not learned .* after 3 steps.*\n- the loss hardly fell"
+    ):
+        overfit(tiny, pictures, tmp_path / "run", images=2, overrides=still)
+
+
+def test_a_preset_learns_to_do_with_few_images(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from leandetr.data.sources import load_data
+    from leandetr.recipes.assemble import recipe
+
+    data = prepare.Data(load_data(pictures, "train"), None)
+    chosen = ["train.epochs=3", "dim=32"]
+    changed = prepare.fit_recipe(prepare.choose_recipe("dino-r50", chosen), data, chosen)
+    assert (changed.train.epochs, changed.train.ema, changed.model.classes) == (3, 0.998, 2)
+    own = recipe("dino-r50").with_train(clip=1.0)
+    assert prepare.fit_recipe(own, data, ()).train == own.train

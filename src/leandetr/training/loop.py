@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Validate = Callable[[Detector], "CocoScores"]
+Validate = Callable[[Detector], "CocoScores | None"]
+"""Called on all processes; the first gets the scores."""
 Save = Callable[[Detector, Path], None]
 
 
@@ -36,9 +37,10 @@ Save = Callable[[Detector, Path], None]
 class Limits:
     """When a run ends, and when it is validated.
 
-    It ends after `epochs`, when it has run for `minutes`, or after `patience` validations without
-    a better one, whichever is first. Every `validate_every` epochs it is validated, and when it
-    ends. It is saved at the end of an epoch, and within one when `save_minutes` have gone by.
+    It ends after `epochs`, when it has run for `minutes`, after `patience` validations without
+    a better one, or when AP50 (in 0..1) is `enough`, whichever is first. Every `validate_every`
+    epochs it is validated, and when it ends. It is saved at the end of an epoch, and within one
+    when `save_minutes` have gone by.
     """
 
     epochs: int
@@ -46,6 +48,7 @@ class Limits:
     validate_every: int = 1
     patience: int | None = None
     save_minutes: float | int = 10
+    enough: float | None = None
 
     def validates(self, epoch: int, *, late: bool) -> bool:
         """Whether validation is due after `epoch` epochs; `late` says that time is up."""
@@ -86,6 +89,7 @@ class Loop:
         self.position = position or Position()
         self._skipped: Counter[str] = Counter()
         self._ap: float | None = None
+        self._ap50: float | None = None
         self._began = self._before = self._saved = 0.0
         self._asked = self._late = self._due = self._over = False
 
@@ -108,7 +112,7 @@ class Loop:
                     log.info("time is up after %d steps", self.position.step)
                     break
                 if self._over:
-                    log.info("stopped early: no better AP for %s validations", self.limits.patience)
+                    log.info("stopped early: %s", self._why_over)
                     break
         return self.position
 
@@ -157,13 +161,14 @@ class Loop:
             log.info(_summary(epoch, row.loss, scores, self._skipped))
         self._say(note_loss(self.position, terms.get("total", math.nan)))
         if scores is not None:
+            self._ap50 = scores.ap50
             self._keep_best(scores.ap)
         self._save_last()
 
     def _validated(self) -> "CocoScores | None":
         """Scores of the model to use; training goes on as if nobody had looked."""
         scores = None
-        if self.validate is not None and self._main:
+        if self.validate is not None:
             device = self.parts.accelerator.device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 scores = self.validate(self.parts.best)
@@ -223,11 +228,20 @@ class Loop:
         now, limit = time.monotonic(), self.limits.minutes
         late = limit is not None and now - self._began >= 60 * limit
         due = now - self._saved >= 60 * self.limits.save_minutes
-        patience = self.limits.patience  # only the first process validates
-        over = patience is not None and self.position.stale >= patience
+        over = self._why_over is not None  # only the first process knows
         self._asked, self._late, self._due, self._over = anywhere(
             self.parts.accelerator, interrupt.asked, late, due, over
         )
+
+    @property
+    def _why_over(self) -> str | None:
+        """Why the validations end the run, if they do."""
+        patience, enough = self.limits.patience, self.limits.enough
+        if patience is not None and self.position.stale >= patience:
+            return f"no better AP for {self.position.stale} validations"
+        if enough is not None and self._ap50 is not None and self._ap50 >= enough:
+            return f"AP50 is {self._ap50:.2f}"
+        return None
 
     def _say(self, warning: str | None) -> None:
         if warning is not None and self._main:

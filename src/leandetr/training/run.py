@@ -2,45 +2,44 @@
 
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leandetr.checkpoints import store
-from leandetr.data.dataset import DetectionData, require_boxes
 from leandetr.data.loader import DetectionSet
-from leandetr.data.sources import Given, find_splits, has_split, load_data
-from leandetr.errors import NetworkUnavailable, OutputExists, TrainingError
-from leandetr.models.backbones import load_pretrained
+from leandetr.data.sources import Given
+from leandetr.errors import OutputExists, TrainingError
 from leandetr.models.detector import Detector
-from leandetr.recipes import assemble
-from leandetr.recipes.codec import override, to_dict
+from leandetr.recipes.codec import to_dict
 from leandetr.recipes.recipe import Recipe
 from leandetr.training import state
+from leandetr.training.about import write_about
 from leandetr.training.batches import Batches, EpochBatches
 from leandetr.training.build import build_accelerator, build_parts, seed_all
-from leandetr.training.display import show
-from leandetr.training.loop import Keep, Limits, Loop, Validate
-from leandetr.training.transfer import transfer
+from leandetr.training.by_heart import ENOUGH, likely_causes
+from leandetr.training.display import Display, show
+from leandetr.training.loop import Keep, Limits, Loop
+from leandetr.training.prepare import (
+    Data,
+    by_heart,
+    choose_recipe,
+    fit_recipe,
+    prepare_model,
+    read_data,
+)
+from leandetr.training.record import METRICS, read_rows
+from leandetr.training.validation import Validation
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
-CROWDED = 0.7
-"""Share of the queries that objects of one image may take before a warning."""
-
 MAY_CHANGE = ("epochs", "workers", "validate_every", "patience", "save_minutes")
 """What of `train` may be another when a run goes on."""
-
-
-@dataclass(frozen=True)
-class _Data:
-    train: DetectionData
-    val: DetectionData | None
 
 
 def train(
@@ -57,7 +56,8 @@ def train(
     """Train a detector on one data set, or on several as one; returns `out`.
 
     That folder then holds `best/` and `last/` (model folders; `last/state.pt` is what resuming
-    needs), `metrics.csv`, `curves.png`, `train.log` and `tensorboard/`.
+    needs), `metrics.csv`, `curves.png`, `train.log`, `tensorboard/`, and what the run is made of:
+    `recipe.yaml` and `run.json`.
 
     `recipe` is a preset's name, a recipe, or a detector to fine-tune; `weights` names a model
     whose tensors are taken over where they fit. `overrides` are `path=value` texts such as
@@ -68,30 +68,81 @@ def train(
     `CheckpointError` or `TrainingError` for what cannot be used, and `KeyboardInterrupt` after a
     Ctrl-C, when all is saved.
     """
-    out = Path(out)
     start = weights if weights is not None else recipe if isinstance(recipe, Detector) else None
-    chosen = _choose(recipe, overrides)
+    chosen = choose_recipe(recipe, overrides)
+    with _opened(Path(out), resume) as (accelerator, display):
+        read = read_data(data, splits, chosen)
+        fitted = fit_recipe(chosen, read, overrides)
+        loop = _prepare(fitted, read, accelerator, Path(out), start=start, resume=resume)
+        loop.limits = replace(loop.limits, minutes=minutes)
+        loop.run(display)
+        log.info("done; the model is in %s", _result(Path(out)))
+    return Path(out)
+
+
+def overfit(
+    recipe: str | Recipe | Detector,
+    data: Given,
+    out: str | Path,
+    *,
+    images: int = 8,
+    overrides: Sequence[str] = (),
+    weights: str | Path | None = None,
+    minutes: float | None = None,
+) -> Path:
+    """Learn a few images by heart, as a test of data and settings; returns `out`, a run's folder.
+
+    `images` of the split `train` are drawn by the recipe's seed. Ends as soon as AP50 on them is
+    0.9. Raises `TrainingError` with the likely causes if that never comes, and what `train` raises.
+    """
+    start = weights if weights is not None else recipe if isinstance(recipe, Detector) else None
+    chosen = choose_recipe(recipe, overrides)
+    with _opened(Path(out), resume=False) as (accelerator, display):
+        read = read_data(data, ("train", "train"), chosen)
+        chosen = chosen.with_model(classes=len(read.train.categories))
+        learner, few = by_heart(chosen, read, images)
+        loop = _prepare(learner, few, accelerator, Path(out), start=start, resume=False)
+        loop.limits = replace(loop.limits, minutes=minutes, enough=ENOUGH)
+        position = loop.run(display)
+        rows = read_rows(Path(out) / METRICS)
+        best = max((row.ap50 for row in rows if not math.isnan(row.ap50)), default=0.0)
+        said = f"AP50 {best:.2f} on {few.train.name} after {position.step} steps"
+        if best >= ENOUGH:
+            log.info("learned by heart: %s", said)
+            return Path(out)
+        causes = "\n- ".join(likely_causes(loop.parts.model, few.train, rows))
+        raise TrainingError(f"not learned by heart: {said}, expected {ENOUGH}\n- {causes}")
+
+
+@contextmanager
+def _opened(out: Path, resume: bool) -> Iterator[tuple["Accelerator", Display]]:
+    """Processes and device of a run, and its folder with a log in it."""
     accelerator = build_accelerator()
     if accelerator.is_main_process:
         _claim(out, resume)
     accelerator.wait_for_everyone()
     with show(out, main=accelerator.is_main_process) as display:
-        read = _read(data, splits, chosen)
-        chosen = chosen.with_model(classes=len(read.train.categories))
-        model = _model(chosen, read.train, start, resume)
-        seed_all(chosen.train.seed + accelerator.process_index)
-        loop = _loop(chosen, model, read, accelerator, out, minutes)
-        if resume:
-            _resume(loop, out)
-        loop.run(display)
-        log.info("done; the model is in %s", _result(out))
-    return out
+        yield accelerator, display
 
 
-def _choose(recipe: str | Recipe | Detector, overrides: Sequence[str]) -> Recipe:
-    source = recipe.recipe if isinstance(recipe, Detector) else recipe
-    chosen: Recipe = assemble.recipe(source) if isinstance(source, str) else source
-    return override(chosen, overrides) if overrides else chosen
+def _prepare(
+    recipe: Recipe,
+    data: Data,
+    accelerator: "Accelerator",
+    out: Path,
+    *,
+    start: str | Path | Detector | None,
+    resume: bool,
+) -> Loop:
+    """The loop of a run, where it stands: at the start, or where it stopped."""
+    model = prepare_model(recipe, data.train, start, resume)
+    if accelerator.is_main_process:
+        write_about(out, recipe, list(data.splits), accelerator.device)
+    seed_all(recipe.train.seed + accelerator.process_index)
+    loop = _loop(recipe, model, data, accelerator, out)
+    if resume:
+        _resume(loop, out)
+    return loop
 
 
 def _claim(out: Path, resume: bool) -> None:
@@ -105,72 +156,12 @@ def _claim(out: Path, resume: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _read(root: Given, splits: tuple[str, str], recipe: Recipe) -> _Data:
-    """Both splits; a missing validation split is said and accepted."""
-    first, second = splits
-    skip = recipe.train.skip_missing
-    data = load_data(root, first, skip_missing=skip)
-    require_boxes(data)
-    queries = getattr(recipe.model.queries, "count", None)
-    if queries is not None and data.most_boxes > CROWDED * queries:
-        log.warning(
-            "an image of %s holds %d objects but the recipe has %d queries: some will be missed; "
-            "add --set queries.count=%d",
-            *(data.name, data.most_boxes, queries, 2 * data.most_boxes),
-        )
-    if not has_split(root, second):
-        log.warning(
-            "%s has no split '%s': there is no validation, and no best model is chosen "
-            "(splits found: %s)",
-            *(root, second, ", ".join(find_splits(root))),
-        )
-        return _Data(data, None)
-    return _Data(data, load_data(root, second, skip_missing=skip))
-
-
-def _model(
-    recipe: Recipe, data: DetectionData, start: str | Path | Detector | None, resume: bool
-) -> Detector:
-    """The model before the first step, named after the classes of the data."""
-    seed_all(recipe.train.seed)
-    model = assemble.build(recipe)
-    model.names, model.category_ids = data.names, data.category_ids
-    if resume:
-        return model
-    if start is not None:
-        old = start if isinstance(start, Detector) else store.load(start)
-        if _needs_backbone(recipe, old):
-            log.info("backbone: %s", _pretrained(model, recipe))
-        log.info("weights taken over:\n%s", transfer(old, model).table())
-    elif recipe.model.backbone.weights is not None:
-        log.info("backbone: %s", _pretrained(model, recipe))
-    return model
-
-
-def _needs_backbone(recipe: Recipe, old: Detector) -> bool:
-    """Whether the old model has another backbone, and the recipe wants its own pretrained."""
-    mine, other = recipe.model.backbone, old.recipe.model.backbone
-    return mine.weights is not None and mine.architecture != other.architecture
-
-
-def _pretrained(model: Detector, recipe: Recipe) -> str:
-    """What was loaded into the backbone. Raises `NetworkUnavailable` with both ways out."""
-    try:
-        return load_pretrained(model.backbone, recipe.model.backbone)
-    except NetworkUnavailable as error:
-        raise NetworkUnavailable(
-            f"{error}; or start from random weights: add --set backbone.weights=none "
-            "(and for a ResNet --set backbone.norm=batch --set backbone.frozen_stages=0)"
-        ) from error
-
-
 def _loop(
     recipe: Recipe,
     model: Detector,
-    data: _Data,
+    data: Data,
     accelerator: "Accelerator",
     out: Path,
-    minutes: float | None,
 ) -> Loop:
     how = recipe.train
     images = DetectionSet(data.train, recipe.preprocess, augment=how.augment, seed=how.seed)
@@ -184,23 +175,21 @@ def _loop(
     steps = math.ceil(len(order) / how.accumulate)
     parts = build_parts(recipe, model, accelerator, steps)
     about = {"recipe": to_dict(recipe), "names": list(model.names)}
+    validation = None
+    if data.val is not None:
+        validation = Validation(data.val, model, accelerator, batch=how.batch, workers=how.workers)
     return Loop(
         parts,
         Batches(images, order, workers=how.workers),
-        limits=Limits(how.epochs, minutes, how.validate_every, how.patience, how.save_minutes),
+        limits=Limits(
+            how.epochs,
+            validate_every=how.validate_every,
+            patience=how.patience,
+            save_minutes=how.save_minutes,
+        ),
         keep=Keep(out, store.save, about),  # pyright: ignore[reportArgumentType]
-        validate=_validation(data.val, model, recipe),
+        validate=validation,
     )
-
-
-def _validation(data: DetectionData | None, model: Detector, recipe: Recipe) -> Validate | None:
-    """How to validate. Raises `DataError` now if `data` has a class that training does not."""
-    if data is None:
-        return None
-    from leandetr.evaluation.evaluate import category_of, evaluate
-
-    category_of(model, data)
-    return partial(evaluate, data=data, batch=recipe.train.batch, workers=recipe.train.workers)
 
 
 def _resume(loop: Loop, out: Path) -> None:
