@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from leandetr.evaluation.counting import Tally, count
 from leandetr.recipes.assemble import build
 from leandetr.recipes.recipe import Recipe
-from leandetr.types import Images
 
 
 @dataclass(frozen=True)
@@ -15,7 +14,7 @@ class Cost:
     """`parameters` of the whole model, `gmacs` billions of multiply-adds for one image.
 
     Papers call multiply-adds GFLOPs. Convolutions, matrix products and attention count; sampling,
-    norms and other work on single elements do not.
+    norms and other work on single elements do not (`counting.count` tells them too).
     """
 
     parameters: int
@@ -37,13 +36,8 @@ def cost(recipe: Recipe, *, size: tuple[int, int] | None = None) -> Cost:
     Nothing is computed: tensors have shapes only. Parameters of training-only groups count, as
     they do in the papers.
     """
-    height, width = size or usual_size(recipe)
     with torch.device("meta"):
-        model = build(recipe).eval().requires_grad_(False)
-        images = Images(
-            torch.empty(1, 3, height, width), torch.zeros(1, height, width, dtype=torch.bool)
-        )
-        with FlopCounterMode(display=False) as counter:
-            model(images)
+        model = build(recipe)
+    counts = count(model, size or usual_size(recipe))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(parameters, counter.get_total_flops() / 2e9)
+    return Cost(parameters, counts.gmacs(Tally(sampling="none")))

@@ -65,6 +65,7 @@ def work_of(
 
     Composite operators that have no rule here are to be taken apart first (see `is_known`).
     """
+    operator = _out_of_place(operator)
     packet = operator.overloadpacket
     if packet in RULES:
         return RULES[packet](args, kwargs, result)
@@ -87,9 +88,17 @@ def work_of(
 
 def is_known(operator: Any) -> bool:
     """Whether `work_of` has a rule for the operator as it is, without taking it apart."""
+    operator = _out_of_place(operator)
     packet = operator.overloadpacket
     known = packet in RULES or packet in flop_registry or packet in MOVING
     return known or _is_view(operator) or _works_on_elements(operator)
+
+
+def _out_of_place(operator: Any) -> Any:
+    """`relu` for `relu_`: what writes over its input does the same work."""
+    namespace, name = operator._schema.name.split("::")
+    plain = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    return getattr(plain, operator._overloadname, operator)
 
 
 def _works_on_elements(operator: Any) -> bool:

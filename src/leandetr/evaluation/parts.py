@@ -39,6 +39,9 @@ class Part:
 OUTSIDE = Part("rest")
 """What no stage does: post-processing, and what stands between the stages."""
 
+TRAINING = Part("training only")
+"""Where the parameters of training-only query groups are."""
+
 Change = Callable[[Part], None]
 """Told whenever another part goes to work."""
 
@@ -87,8 +90,7 @@ def boundaries(model: Detector) -> Iterator[tuple[nn.Module, Part | None]]:
     The proposal head scores tokens for encoders, and picks queries.
     """
     for stage in STAGES[:-1]:
-        module = model.get_submodule(stage)
-        yield module, Part(stage, "rest" if stage == "encoder" and _kinds(module) else "")
+        yield model.get_submodule(stage), _outermost(model, stage)
     for module, kind in _kinds(model.get_submodule("encoder")):
         yield module, Part("encoder", kind)
     for module in _leaves(model.heads):
@@ -105,6 +107,29 @@ def layers(model: Detector) -> dict[Part, int]:
     return counted
 
 
+def part_of(model: Detector, parameter: str) -> Part:
+    """The row that a parameter of this name belongs to."""
+    stage, _, inner = parameter.partition(".")
+    if stage == "proposals":
+        return Part("queries")
+    words = inner.split(".") if stage == "encoder" else []
+    for stop in range(len(words), 0, -1):
+        for kind in _matches(".".join(words[:stop])):
+            return Part(stage, kind)
+    return _outermost(model, stage) if stage in STAGES else TRAINING
+
+
+def _outermost(model: Detector, stage: str) -> Part:
+    """What of a stage is in no row of its own."""
+    split = stage == "encoder" and _kinds(model.get_submodule(stage))
+    return Part(stage, "rest" if split else "")
+
+
+def _matches(name: str) -> list[str]:
+    """The kinds of layers that a module of an encoder, of this name, is."""
+    return [kind for pattern, kind in LAYER_KINDS if pattern.fullmatch(name)]
+
+
 def _entering(watch: Watch, part: Part | None) -> Callable[..., None]:
     def enter(*_: Any) -> None:
         asked = watch.current
@@ -118,12 +143,7 @@ def _entering(watch: Watch, part: Part | None) -> Callable[..., None]:
 
 def _kinds(encoder: nn.Module) -> list[tuple[nn.Module, str]]:
     """The layers of an encoder, and what kind each of them is."""
-    return [
-        (module, kind)
-        for name, module in encoder.named_modules()
-        for pattern, kind in LAYER_KINDS
-        if pattern.fullmatch(name)
-    ]
+    return [(module, kind) for name, module in encoder.named_modules() for kind in _matches(name)]
 
 
 def _leaves(heads: nn.Module) -> Iterator[nn.Module]:
