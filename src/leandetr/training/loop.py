@@ -18,7 +18,7 @@ from leandetr.training import state
 from leandetr.training.batches import Batches, steps
 from leandetr.training.display import Display, Moment
 from leandetr.training.interrupt import Interrupt
-from leandetr.training.record import Means, Record, build_row
+from leandetr.training.record import Means, Record, build_row, mean_over_processes
 from leandetr.training.state import Position
 from leandetr.training.step import Parts, anywhere, train_step
 from leandetr.training.watch import advice, note_loss, note_score
@@ -142,6 +142,7 @@ class Loop:
     def _finish_epoch(self, terms: dict[str, float], record: Record | None) -> None:
         """Validate, write the row, save `last` and perhaps `best`."""
         epoch, at_end = self.position.epoch + 1, self.position.batch >= len(self.batches)
+        terms = mean_over_processes(self.parts.accelerator, terms)
         due = self.limits.validates(epoch, late=self._late)
         scores = self._validated() if due else None
         self.position.seconds = self._before + time.monotonic() - self._began

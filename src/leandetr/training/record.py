@@ -15,6 +15,8 @@ from leandetr.files import write_text
 from leandetr.training.criterion import Losses
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from leandetr.evaluation.coco import CocoScores
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,18 @@ class Means:
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + self._counts[names]
         return {name: value / counts[name] for name, value in sums.items()}
+
+
+def mean_over_processes(accelerator: "Accelerator", terms: dict[str, float]) -> dict[str, float]:
+    """The mean of each term over the processes that have it; all of them must ask."""
+    if accelerator.num_processes == 1:
+        return terms
+    from accelerate.utils import gather_object
+
+    everywhere: dict[str, list[float]] = {}
+    for name, value in (pair for one in gather_object([terms]) for pair in one.items()):
+        everywhere.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in everywhere.items()}
 
 
 @dataclass(frozen=True)
