@@ -11,6 +11,8 @@ from leandetr.images import DEFAULT_MAX_PIXELS, Preprocess, read_image
 from leandetr.models.decoders import Decoder
 from leandetr.models.encoders import Encoder
 from leandetr.models.heads import PredictionHeads, ProposalHead
+from leandetr.models.optimise import optimise
+from leandetr.models.optimise_check import check_agreement
 from leandetr.models.postprocess import Postprocess
 from leandetr.models.queries import QuerySource
 from leandetr.types import Detections, Images, Outputs, Target
@@ -85,6 +87,25 @@ class Detector(nn.Module):
             self.train(training)
         heights_widths = torch.tensor(sizes, dtype=torch.float32, device=answer.boxes.device)
         return self.postprocess(answer, heights_widths, self.names)
+
+    def optimise(
+        self,
+        *,
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,  # noqa: A002  (PyTorch's own word)
+        check: bool = False,
+    ) -> "Detector":
+        """A copy of this detector that predicts faster and cannot be trained or saved.
+
+        In torch.float32 its answers are the same to 1e-4, in torch.bfloat16 within the tolerance
+        that docs/fast.md tells. `compile` also has PyTorch compile the large parts, which takes
+        a C++ compiler and minutes for every new image size. `check` compares both on noise first
+        and raises `LeanDetrError` when they differ too much.
+        """
+        fast = optimise(self, dtype=dtype, compile=compile)
+        if check:
+            check_agreement(self, fast, dtype=dtype)
+        return fast
 
     def predict(
         self,

@@ -221,7 +221,7 @@ def sampled_attention(
 
 
 def _project(
-    linear: nn.Linear, memory: Float[Tensor, "N S C"], padding: Bool[Tensor, "N S"], heads: int
+    linear: nn.Module, memory: Float[Tensor, "N S C"], padding: Bool[Tensor, "N S"], heads: int
 ) -> Float[Tensor, "N S M D"]:
     """Project all tokens and zero the padded ones, after the bias, as official code does."""
     projected = linear(memory).masked_fill_(padding[..., None], 0.0)

@@ -1,0 +1,105 @@
+"""What an optimised model has in place of parts of the model it was made from."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from leandetr.models.decoders import Decoder
+from leandetr.models.heads import PredictionHeads
+from leandetr.nn.feed_forward import FeedForward
+from leandetr.types import Decoded, FeatureMaps, Images, Queries, Tokens
+
+ROWS = 2048
+"""Tokens that go through a feed-forward block together: what is inside it stays in the cache."""
+
+
+class AnyLinear(nn.Module):
+    """A linear layer that takes its input in any precision and answers in its own."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = linear.weight
+        self.bias = linear.bias
+
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        """Project the input."""
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class AnyNorm(nn.Module):
+    """A layer norm that takes its input in any precision and answers in its own."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.shape = norm.normalized_shape
+        self.weight = norm.weight
+        self.bias = norm.bias
+        self.eps = norm.eps
+
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        """Norm each token by itself."""
+        return F.layer_norm(x.to(self.weight.dtype), self.shape, self.weight, self.bias, self.eps)
+
+
+class FeedForwardInRows(nn.Module):
+    """What `FeedForward` computes, `ROWS` tokens at a time."""
+
+    def __init__(self, block: FeedForward) -> None:
+        super().__init__()
+        self.linear1 = block.linear1
+        self.linear2 = block.linear2
+        self.norm = block.norm
+
+    def forward(self, x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
+        """Refine each token by itself."""
+        refined = torch.empty_like(x)
+        for rows, place in zip(x.split(ROWS, dim=1), refined.split(ROWS, dim=1), strict=True):
+            inner = F.relu(self.linear1(rows), inplace=True)
+            place.copy_(self.norm(self.linear2(inner).add_(rows)))
+        return refined
+
+
+class BackboneIn(nn.Module):
+    """A backbone that works channels last, in a precision of its own."""
+
+    def __init__(self, backbone: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dtype = dtype
+
+    def forward(self, images: Images) -> FeatureMaps:
+        """Feature maps, finest first."""
+        pixels = images.pixels.to(self.dtype, memory_format=torch.channels_last)
+        return self.backbone(Images(pixels, images.padding))
+
+
+class DecoderIn(nn.Module):
+    """A decoder that works in a precision of its own; references stay as precise as they come."""
+
+    def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.dtype = dtype
+
+    def forward(
+        self, queries: Queries, tokens: Tokens, heads: PredictionHeads, *, watch: bool = False
+    ) -> Decoded:
+        """One prediction a layer, the last is the answer."""
+        position = None if queries.position is None else queries.position.to(self.dtype)
+        asking = replace(queries, content=queries.content.to(self.dtype), position=position)
+        return self.decoder(asking, tokens, heads, watch=watch)
+
+
+def exchange(
+    module: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]
+) -> None:
+    """Put `make(part)` in the place of every part of that kind; shared parts stay shared."""
+    made: dict[int, nn.Module] = {}
+    for owner in list(module.modules()):
+        for name, part in owner.named_children():
+            if isinstance(part, kind):
+                setattr(owner, name, made.setdefault(id(part), make(part)))
