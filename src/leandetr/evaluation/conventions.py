@@ -23,12 +23,16 @@ COCO = "coco:"
 """What a convention over an annotation file starts with."""
 
 
+Sizes = tuple[tuple[tuple[int, int], int], ...]
+"""(height, width) of network inputs, and how many images have each."""
+
+
 @dataclass(frozen=True)
 class Convention:
-    """`sizes` are (height, width) of network inputs, and how many images have them."""
+    """Network inputs of which `sizes`, and what of the work on them is counted."""
 
     name: str
-    sizes: tuple[tuple[tuple[int, int], int], ...]
+    sizes: Sizes
     tally: Tally
     about: str
 
@@ -62,6 +66,10 @@ def convention(name: str, preprocess: Preprocess) -> Convention:
     if name.startswith(COCO):
         sizes = tuple(sorted(Counter(_sizes(Path(name[len(COCO) :]), preprocess)).items()))
         return Convention(name, sizes, SPARSE, f"mean of the first {FIRST} images, as in DETR")
+    return _known(name)
+
+
+def _known(name: str) -> Convention:
     if name not in CONVENTIONS:
         raise RecipeError(
             f"expected a convention of {', '.join(CONVENTIONS)} or coco:ANNOTATIONS.json; "
@@ -70,7 +78,14 @@ def convention(name: str, preprocess: Preprocess) -> Convention:
     return CONVENTIONS[name]
 
 
-def mean_counts(model: Detector | Recipe, sizes: tuple[tuple[tuple[int, int], int], ...]) -> Counts:
+def tally_of(name: str | None) -> Tally:
+    """What the convention called `name` counts; without one, all that this package multiplies."""
+    if name is None:
+        return Tally()
+    return SPARSE if name.startswith(COCO) else _known(name).tally
+
+
+def mean_counts(model: Detector | Recipe, sizes: Sizes) -> Counts:
     """The mean of the counts of several sizes, each weighed by how many images have it."""
     images = sum(number for _, number in sizes)
     total: dict[tuple, float] = {}

@@ -36,8 +36,8 @@ class Part:
         return f"{stage}, {self.kind}" if self.kind else stage
 
 
-OUTSIDE = Part("rest")
-"""What no stage does: post-processing, and what stands between the stages."""
+OUTSIDE = Part("post-processing")
+"""What no stage does: from predictions to detections, and what stands between the stages."""
 
 TRAINING = Part("training only")
 """Where the parameters of training-only query groups are."""

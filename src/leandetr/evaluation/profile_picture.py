@@ -1,0 +1,146 @@
+"""The picture of a profile: where everything goes, and how fast each part is."""
+
+from pathlib import Path
+from typing import Any
+
+from leandetr.errors import MissingExtra
+from leandetr.evaluation.profile import PartProfile, Profile
+from leandetr.evaluation.profile_text import counted
+from leandetr.files import whole
+
+INK, GREY, FAINT = "#1f2937", "#6b7280", "#e5e7eb"
+STAGE_COLOURS = {
+    "backbone": "#64748b",
+    "neck": "#94a3b8",
+    "queries": "#2a9d8f",
+    "decoder": "#e9862d",
+    "heads": "#b5458f",
+}
+ENCODER_COLOURS = ("#1d4e89", "#3f86c9", "#86b8e4", "#bcd7ef")
+"""Of the encoder's kinds of layers, in order; its rest has the last."""
+OTHER = "#cbd5e1"
+NARROW = 0.045
+"""Share of a bar below which there is no room for a number."""
+
+
+def draw(profile: Profile, path: Path) -> None:
+    """Write the picture as PNG, SVG or PDF, by the ending of `path`.
+
+    Raises `MissingExtra` without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("drawing a profile", "matplotlib", "train") from error
+    shown = [row for row in profile.rows if row.latency.median or row.gmacs]
+    colours = colours_of(shown)
+    figure = Figure(figsize=(12, 2.3 + 0.36 * max(len(shown), 6)), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        1, 2, width_ratios=(1.75, 1), left=0.115, right=0.97, bottom=0.12, top=0.76, wspace=0.42
+    )
+    _bars(figure.add_subplot(grid[0]), profile, shown, colours)
+    _speeds(figure.add_subplot(grid[1]), profile, shown, colours)
+    _titles(figure, profile)
+    with whole(path) as partial:
+        figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
+
+
+def colours_of(rows: list[PartProfile]) -> list[str]:
+    """A colour a part; the kinds of layers of an encoder are shades of one."""
+    kinds = [row.kind for row in rows if row.stage == "encoder" and row.kind != "rest"]
+    colours = []
+    for row in rows:
+        if row.stage != "encoder":
+            colours.append(STAGE_COLOURS.get(row.stage, OTHER))
+        elif row.kind in kinds:
+            colours.append(ENCODER_COLOURS[min(kinds.index(row.kind), 2)])
+        else:
+            colours.append(ENCODER_COLOURS[-1])
+    return colours
+
+
+def _titles(figure: Any, profile: Profile) -> None:
+    height, width = profile.size
+    figure.text(0.02, 0.93, profile.model, fontsize=16, weight="bold", color=INK)
+    said = (
+        f"one image of {height} x {width}"
+        if profile.how.batch == 1
+        else f"{profile.how.batch} images of {height} x {width}"
+    )
+    figure.text(
+        0.02,
+        0.875,
+        f"{said}, {profile.how.dtype}; counted: {counted(profile.tally)}",
+        fontsize=9.5,
+        color=GREY,
+    )
+    figure.text(0.02, 0.02, profile.machine, fontsize=7.5, color=GREY)
+
+
+def _bars(axes: Any, profile: Profile, rows: list[PartProfile], colours: list[str]) -> None:
+    """Three bars of the same length, and the whole behind each."""
+    latency = 1000 * profile.latency.median
+    bars = (
+        ("parameters", [row.parameters / 1e6 for row in rows], f"{profile.parameters / 1e6:.1f} M"),
+        ("multiply-adds", [row.gmacs for row in rows], f"{profile.gmacs:.1f} G"),
+        ("time", [1000 * row.latency.median for row in rows], f"{latency:.0f} ms"),
+    )
+    for height, (name, values, written) in enumerate(reversed(bars)):
+        left = 0.0
+        for value, colour in zip(values, colours, strict=True):
+            share = value / (sum(values) or 1.0)
+            axes.barh(height, share, left=left, height=0.62, color=colour, edgecolor="white")
+            if share > NARROW:
+                axes.text(
+                    *(left + share / 2, height, _number(value)),
+                    color=_readable(colour),
+                    fontsize=10,
+                    horizontalalignment="center",
+                    verticalalignment="center",
+                )
+            left += share
+        axes.text(-0.015, height + 0.11, name, fontsize=11, color=INK, ha="right", va="center")
+        axes.text(-0.015, height - 0.16, written, fontsize=9.5, color=GREY, ha="right", va="center")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.5, len(bars) - 0.5)
+    axes.set_title("where it goes", fontsize=11, color=GREY, loc="left", pad=8)
+    axes.axis("off")
+
+
+def _speeds(axes: Any, profile: Profile, rows: list[PartProfile], colours: list[str]) -> None:
+    """A bar a part, which is the legend too: how fast it multiplies."""
+    shares = [row.share_of_peak for row in rows]
+    most = max([1.0, *(share for share in shares if share is not None)])
+    for place, (row, share, colour) in enumerate(zip(rows, shares, colours, strict=True)):
+        axes.barh(place, share or 0.0, height=0.62, color=colour)
+        axes.text(-0.075 * most, place, row.name, fontsize=10, color=INK, ha="right", va="center")
+        axes.plot(
+            -0.04 * most, place, marker="s", markersize=9, color=colour, clip_on=False, zorder=3
+        )
+        text = "multiplies nothing" if share is None else f"{share:.0%}"
+        axes.text((share or 0.0) + 0.02 * most, place, text, fontsize=9.5, color=GREY, va="center")
+    axes.axvline(1.0, color=INK, linewidth=1.0)
+    axes.axvline(profile.share_of_peak, color=INK, linewidth=1.0, linestyle=(0, (3, 3)))
+    axes.set_xlim(0, 1.12 * most)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_title(
+        f"speed beside one large matrix product, {profile.matmul_peak:.0f} GMACs a second; "
+        f"dashed: the whole, {profile.share_of_peak:.0%}",
+        fontsize=9.5,
+        color=GREY,
+        loc="right",
+        pad=8,
+    )
+    axes.axis("off")
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _readable(colour: str) -> str:
+    """White or ink, whatever stands out against `colour`."""
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return INK if 0.3 * red + 0.59 * green + 0.11 * blue > 150 else "white"
