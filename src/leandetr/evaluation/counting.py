@@ -10,6 +10,7 @@ Everything is counted once; a `Tally` says what of it a paper counts.
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from leandetr import ops
 from leandetr.errors import RecipeError
 from leandetr.evaluation.operators import Kind, is_known, work_of
-from leandetr.evaluation.parts import Part, Watch, watched
+from leandetr.evaluation.parts import OUTSIDE, Part, watched
 from leandetr.evaluation.unread import unread
 from leandetr.models.detector import Detector
 from leandetr.recipes.assemble import build
@@ -115,31 +116,28 @@ def count(model: Detector | Recipe, size: tuple[int, int], *, batch: int = 1) ->
     Nothing is computed, and a model keeps its weights and its mode. Raises `UncountedOperator` for
     an operator nobody has a rule for.
     """
-    counted = Counter[tuple[Part, Kind]]()
-
-    def note(part: Part, work: int) -> None:
-        counted[part, Kind.UNREAD] += work
-
     with torch.device("meta"), ops.use_backend("operator"), torch.inference_mode():
         detector = build(model) if isinstance(model, Recipe) else copy.deepcopy(model).to("meta")
         images = Images(torch.empty(batch, 3, *size), torch.zeros(batch, *size, dtype=torch.bool))
-        with (
-            watched(detector.eval()) as watch,
-            unread(detector, note),
-            _Counter(watch, counted),
-        ):
-            detector(images)
-    rows = (Row(part, kind, work / batch / 1e9) for (part, kind), work in counted.items() if work)
+        with watched(detector.eval()) as watch:
+            counter = WorkCounter(lambda: watch.current)
+            with unread(detector, counter.add_unread), counter:
+                detector(images)
+    work = counter.work.items()
+    rows = (Row(part, kind, each / batch / 1e9) for (part, kind), each in work if each)
     return Counts(tuple(rows), size)
 
 
-class _Counter(TorchDispatchMode):
-    """Counts every operator that is called, for the part at work."""
+class WorkCounter(TorchDispatchMode):
+    """Counts the multiply-adds of every operator called inside the `with` block, in `work`.
 
-    def __init__(self, watch: Watch, counted: Counter[tuple[Part, Kind]]) -> None:
+    `at_work` tells which part calls.
+    """
+
+    def __init__(self, at_work: Callable[[], Part] = lambda: OUTSIDE) -> None:
         super().__init__()
-        self._watch = watch
-        self._counted = counted
+        self.work = Counter[tuple[Part, Kind]]()
+        self._at_work = at_work
 
     def __torch_dispatch__(
         self,
@@ -157,5 +155,9 @@ class _Counter(TorchDispatchMode):
                 return result
         result = func(*args, **kwargs)
         for kind, work in work_of(func, args, kwargs, result):
-            self._counted[self._watch.current, kind] += work
+            self.work[self._at_work(), kind] += work
         return result
+
+    def add_unread(self, part: Part, work: int) -> None:
+        """Count what official code computes besides."""
+        self.work[part, Kind.UNREAD] += work

@@ -8,7 +8,7 @@ from leandetr.evaluation.profile import PartProfile, Profile
 from leandetr.evaluation.profile_text import counted
 from leandetr.files import whole
 
-INK, GREY, FAINT = "#1f2937", "#6b7280", "#e5e7eb"
+INK, GREY = "#1f2937", "#6b7280"
 STAGE_COLOURS = {
     "backbone": "#64748b",
     "neck": "#94a3b8",
@@ -38,7 +38,7 @@ def draw(profile: Profile, path: Path) -> None:
     figure = Figure(figsize=(12, 2.3 + 0.36 * max(len(shown), 6)), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        1, 2, width_ratios=(1.75, 1), left=0.115, right=0.97, bottom=0.12, top=0.76, wspace=0.42
+        1, 2, width_ratios=(1.5, 1), left=0.115, right=0.98, bottom=0.1, top=0.75, wspace=0.58
     )
     _bars(figure.add_subplot(grid[0]), profile, shown, colours)
     _speeds(figure.add_subplot(grid[1]), profile, shown, colours)
@@ -80,63 +80,70 @@ def _titles(figure: Any, profile: Profile) -> None:
 
 
 def _bars(axes: Any, profile: Profile, rows: list[PartProfile], colours: list[str]) -> None:
-    """Three bars of the same length, and the whole behind each."""
+    """Three bars of the same length in percent, with the whole beside each."""
     latency = 1000 * profile.latency.median
     bars = (
-        ("parameters", [row.parameters / 1e6 for row in rows], f"{profile.parameters / 1e6:.1f} M"),
-        ("multiply-adds", [row.gmacs for row in rows], f"{profile.gmacs:.1f} G"),
-        ("time", [1000 * row.latency.median for row in rows], f"{latency:.0f} ms"),
+        ("parameters", [row.parameters for row in rows], f"{profile.parameters / 1e6:.1f} M"),
+        ("multiply-adds", [row.gmacs for row in rows], f"{_three(profile.gmacs)} G"),
+        ("time", [row.latency.median for row in rows], f"{_three(latency)} ms"),
     )
     for height, (name, values, written) in enumerate(reversed(bars)):
         left = 0.0
         for value, colour in zip(values, colours, strict=True):
             share = value / (sum(values) or 1.0)
-            axes.barh(height, share, left=left, height=0.62, color=colour, edgecolor="white")
+            axes.barh(height, share, left=left, height=0.66, color=colour, edgecolor="white")
             if share > NARROW:
                 axes.text(
-                    *(left + share / 2, height, _number(value)),
+                    *(left + share / 2, height, f"{share:.0%}"),
                     color=_readable(colour),
                     fontsize=10,
                     horizontalalignment="center",
                     verticalalignment="center",
                 )
             left += share
-        axes.text(-0.015, height + 0.11, name, fontsize=11, color=INK, ha="right", va="center")
-        axes.text(-0.015, height - 0.16, written, fontsize=9.5, color=GREY, ha="right", va="center")
+        axes.text(-0.015, height + 0.12, name, fontsize=11, color=INK, ha="right", va="center")
+        axes.text(-0.015, height - 0.15, written, fontsize=10, color=GREY, ha="right", va="center")
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.5, len(bars) - 0.5)
-    axes.set_title("where it goes", fontsize=11, color=GREY, loc="left", pad=8)
+    axes.set_title("where it goes", fontsize=11, color=INK, loc="left", pad=24)
     axes.axis("off")
 
 
 def _speeds(axes: Any, profile: Profile, rows: list[PartProfile], colours: list[str]) -> None:
     """A bar a part, which is the legend too: how fast it multiplies."""
+    from matplotlib.patheffects import withStroke
+
     shares = [row.share_of_peak for row in rows]
     most = max([1.0, *(share for share in shares if share is not None)])
+    halo = [withStroke(linewidth=3, foreground="white")]
     for place, (row, share, colour) in enumerate(zip(rows, shares, colours, strict=True)):
-        axes.barh(place, share or 0.0, height=0.62, color=colour)
-        axes.text(-0.075 * most, place, row.name, fontsize=10, color=INK, ha="right", va="center")
-        axes.plot(
-            -0.04 * most, place, marker="s", markersize=9, color=colour, clip_on=False, zorder=3
+        axes.barh(place, share or 0.0, height=0.66, color=colour, zorder=3)
+        axes.text(-0.08 * most, place, row.name, fontsize=10, color=INK, ha="right", va="center")
+        axes.plot(-0.045 * most, place, "s", markersize=9, color=colour, clip_on=False)
+        axes.text(
+            *((share or 0.0) + 0.015 * most, place, "" if share is None else f"{share:.0%}"),
+            fontsize=10,
+            color=INK,
+            va="center",
+            path_effects=halo,
+            zorder=4,
         )
-        text = "multiplies nothing" if share is None else f"{share:.0%}"
-        axes.text((share or 0.0) + 0.02 * most, place, text, fontsize=9.5, color=GREY, va="center")
-    axes.axvline(1.0, color=INK, linewidth=1.0)
-    axes.axvline(profile.share_of_peak, color=INK, linewidth=1.0, linestyle=(0, (3, 3)))
+    _mark(axes, profile.share_of_peak, f"whole {profile.share_of_peak:.0%}", (0, (3, 3)))
+    _mark(axes, 1.0, f"{_three(profile.matmul_peak)} GMACs/s", "-")
     axes.set_xlim(0, 1.12 * most)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_title(
-        f"speed beside one large matrix product, {profile.matmul_peak:.0f} GMACs a second; "
-        f"dashed: the whole, {profile.share_of_peak:.0%}",
-        fontsize=9.5,
-        color=GREY,
-        loc="right",
-        pad=8,
-    )
+    axes.set_ylim(len(rows) - 0.45, -0.55)
+    title = "how fast, beside one large matrix product"
+    axes.set_title(title, fontsize=11, color=INK, loc="left", pad=24, x=-0.04)
     axes.axis("off")
 
 
-def _number(value: float) -> str:
+def _mark(axes: Any, share: float, text: str, style: Any) -> None:
+    """A line down all bars, with its meaning on top."""
+    axes.axvline(share, color=GREY, linewidth=1.0, linestyle=style, zorder=2)
+    axes.text(share, -0.62, text, fontsize=9, color=GREY, ha="center", va="bottom")
+
+
+def _three(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
