@@ -1,6 +1,7 @@
 """Data sets: annotations to samples, samples to augmented batches."""
 
 from leandetr.data.coco import read_coco
+from leandetr.data.convert import convert, sample, split
 from leandetr.data.dataset import (
     Category,
     DetectionData,
@@ -9,6 +10,7 @@ from leandetr.data.dataset import (
     subset,
     to_coco,
 )
+from leandetr.data.doctor import Report, check
 from leandetr.data.loader import Batch, DetectionSet, Item, collate
 from leandetr.data.scenes import write_scenes
 from leandetr.data.sources import find_splits, load_data, recognise
@@ -32,16 +34,21 @@ __all__ = [
     "Item",
     "LsjAugment",
     "PlainAugment",
+    "Report",
     "Sample",
     "SmallDataAugment",
     "View",
     "augmentations",
+    "check",
     "collate",
+    "convert",
     "find_splits",
     "load_data",
     "read_coco",
     "recognise",
     "require_boxes",
+    "sample",
+    "split",
     "subset",
     "to_coco",
     "write_scenes",

@@ -40,8 +40,10 @@ def reading(annotations: Path, folders: Sequence[Path], name: str, how: How) -> 
     table = Table.of(file, value, "images", "image")
     if not table.rows:
         raise DataError(f'{file}: "images" is empty, expected at least one image')
+    refused = {row["id"]: -1 for row in table.rows if isinstance(row.get("id"), int)}
     table = table.sound(_check_image, log, "image-entry")
     pictures, rows = _pictures(table, _folder(table, folders), log)
+    rows = refused | rows  # boxes of a refused image are no second complaint
     table = Table.of(file, value, "annotations", "annotation")
     boxes = _boxes(table, labels, rows, log)
     return Reading(name, categories, pictures, boxes, log, _place)

@@ -40,7 +40,8 @@ class Finding:
         return f"{self.source}: {self.what}: {self.count}{where}"
 
 
-def _unwatched(items: Sequence[Any]) -> Iterator[Any]:
+def unwatched(items: Sequence[Any]) -> Iterator[Any]:
+    """The elements, without a progress bar."""
     return iter(items)
 
 
@@ -55,7 +56,7 @@ class How:
 
     strict: bool = True
     skip_missing: bool = False
-    watch: Callable[[Sequence[Any]], Iterable[Any]] = _unwatched
+    watch: Callable[[Sequence[Any]], Iterable[Any]] = unwatched
 
 
 @dataclass(frozen=True)

@@ -63,14 +63,20 @@ def recognise(root: str | Path) -> Source:
     raise DataError(f"{root}: no data set recognised (looked for {looked}); {_there(root)}")
 
 
+def own_splits(source: Source) -> list[str]:
+    """The splits of a source, without trainval where both of its halves are there too."""
+    halves = {"train", "val"} <= set(source.splits)
+    return [name for name in source.splits if not (halves and name == "trainval")]
+
+
 def find_splits(data: Given) -> list[str]:
     """Names of the splits of a data set, sorted; of several all that occur."""
-    return sorted({name for root in _each(data) for name in recognise(root).splits})
+    return sorted({name for root in each(data) for name in recognise(root).splits})
 
 
 def has_split(data: Given, split: str) -> bool:
     """Whether at least one of the data sets has a split of this or a like name."""
-    return any(match(split, recognise(root).splits) for root in _each(data))
+    return any(match(split, recognise(root).splits) for root in each(data))
 
 
 def load_data(data: Given, split: str, *, skip_missing: bool = False) -> DetectionData:
@@ -80,7 +86,7 @@ def load_data(data: Given, split: str, *, skip_missing: bool = False) -> Detecti
     left out with a warning. Raises `DataError`.
     """
     how = How(skip_missing=skip_missing)
-    sources = [recognise(root) for root in _each(data)]
+    sources = [recognise(root) for root in each(data)]
     having = [(source, match(split, source.splits)) for source in sources]
     parts = [source.read(name, how).data() for source, name in having if name is not None]
     if not parts:
@@ -90,7 +96,8 @@ def load_data(data: Given, split: str, *, skip_missing: bool = False) -> Detecti
     return loud(combine(parts, without=without, split=split))
 
 
-def _each(data: Given) -> list[Path]:
+def each(data: Given) -> list[Path]:
+    """The data sets that are meant. Raises `DataError` for an empty list."""
     roots = [data] if isinstance(data, str | Path) else list(data)
     if not roots:
         raise DataError("expected at least one data set, got none; add --data FOLDER")
