@@ -1,14 +1,16 @@
-"""Forward time by part of DINO and Lite-DINO, and training speed of the nano recipe.
+"""Whole detectors: kernels against the reference operators, part by part, and training steps.
 
-    python -m benchmarks.models                      # about five minutes on two cores
+    python -m benchmarks.models --threads 1          # inference, about ten minutes on two cores
+    python -m benchmarks.models --training           # training steps too, with peak memory
+    python -m benchmarks.models --peers              # against transformers instead
     python -m benchmarks.models --write docs/benchmarks.md
 
-Models take turns, so that a machine that slows down slows all of them; each figure is the median
-of its rounds. Weights and images are random: they do not change the time.
+Both backends run in turns with the same weights, one model in memory at a time; each figure is the
+shortest of its rounds, which other work on the machine disturbs least. Weights and images are
+random: they do not change the time.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,47 +18,49 @@ from pathlib import Path
 import torch
 
 import leandetr
+from benchmarks import peers, training
 from benchmarks.machine import describe
+from leandetr.evaluation.counting import Tally, count
 from leandetr.models.detector import Detector
-from leandetr.training.build import build_criterion
-from leandetr.types import Images, Target
+from leandetr.ops import use_backend
+from leandetr.types import Images
 
-PARTS = ("backbone", "neck", "encoder", "queries", "decoder")
+PARTS = ("backbone", "neck", "encoder", "queries", "decoder", "whole")
 BASELINE = "dino-r50"
 MODELS = (
     BASELINE,
     "lite-dino-r50-h3l1-2p1x3",
     "lite-dino-r50-h3l1-6p1x1",
     "lite-dino-r50-h2l2-2p1x3",
+    "focus-detr-r50",
+    "deformable-detr-r50",
 )
-NANO = "lite-dino-nano"
-BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"
+BACKENDS = ("reference", "operator")
+
+Times = dict[str, float]
+"""Milliseconds by part."""
 
 
-class Clock:
-    """Seconds spent in each part of a model's forward pass, one list a part."""
+def clock() -> float:
+    """Seconds: of the processor with one thread, where others do not count; else of the wall."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+class Stopwatch:
+    """Milliseconds spent in each part of a model's last forward pass."""
 
     def __init__(self, model: Detector) -> None:
-        self.seconds: dict[str, list[float]] = {name: [] for name in (*PARTS, "whole")}
-        for name in PARTS:
+        self.spent: Times = {}
+        for name in PARTS[:-1]:
             self._watch(model.get_submodule(name), name)
         self._watch(model, "whole")
 
     def _watch(self, module: torch.nn.Module, name: str) -> None:
         began: list[float] = []
-        module.register_forward_pre_hook(lambda *_: began.append(time.perf_counter()))
+        module.register_forward_pre_hook(lambda *_: began.append(clock()))
         module.register_forward_hook(
-            lambda *_: self.seconds[name].append(time.perf_counter() - began.pop())
+            lambda *_: self.spent.__setitem__(name, 1000 * (clock() - began.pop()))
         )
-
-    def forget(self) -> None:
-        """Drop what was measured so far: the warm-up."""
-        for values in self.seconds.values():
-            values.clear()
-
-    def median(self, name: str) -> float:
-        """Median milliseconds of a part."""
-        return 1000 * statistics.median(self.seconds[name])
 
 
 def blank(images: int, height: int, width: int) -> Images:
@@ -66,75 +70,92 @@ def blank(images: int, height: int, width: int) -> Images:
     return Images(pixels, torch.zeros(images, height, width, dtype=torch.bool))
 
 
-def forward_table(size: tuple[int, int], rounds: int) -> str:
-    """A Markdown table: a row a model, a column a part."""
-    models = {name: leandetr.create_model(name).eval() for name in MODELS}
-    clocks = {name: Clock(model) for name, model in models.items()}
-    images = blank(1, *size)
-    with torch.inference_mode():
-        for model in models.values():
-            model(images)
-        for clock in clocks.values():
-            clock.forget()
-        for _ in range(rounds):
-            for model in models.values():
+Variant = Callable[[Detector], Detector]
+VARIANTS: dict[str, Variant] = {
+    "reference": lambda model: model,
+    "kernels": lambda model: model,
+    "optimised": lambda model: model.optimise(),
+    "bfloat16": lambda model: model.optimise(dtype=torch.bfloat16),
+}
+"""The ways in which a model runs; all but the first use the kernels."""
+
+
+@torch.inference_mode()
+def forward_times(name: str, size: tuple[int, int], rounds: int) -> dict[str, Times]:
+    """The shortest time of each part of a model, by variant."""
+    images, small = blank(1, *size), blank(1, 64, 96)
+    base = leandetr.create_model(name).eval()
+    models = {variant: make(base) for variant, make in VARIANTS.items()}
+    models["kernels"] = models["reference"]
+    clocks = {id(model): Stopwatch(model) for model in models.values()}
+    best: dict[str, Times] = {variant: {} for variant in VARIANTS}
+    for _ in range(rounds):
+        for variant, model in models.items():
+            with use_backend("reference" if variant == "reference" else "operator"):
+                model(small)
                 model(images)
+            for part, spent in clocks[id(model)].spent.items():
+                best[variant][part] = min(best[variant].get(part, spent), spent)
+    return best
+
+
+def encoder_gmacs(name: str, size: tuple[int, int]) -> float:
+    """Billions of multiply-adds of the encoder, sampling and key-aware weighing included."""
+    return count(leandetr.recipe(name), size).gmacs(Tally(), stage="encoder")
+
+
+def kernel_table(times: dict[str, dict[str, Times]], size: tuple[int, int]) -> str:
+    """Reference against kernels, and each encoder against the full one."""
     lines = [
-        "| model | "
-        + " | ".join(f"{part} ms" for part in (*PARTS, "whole"))
-        + f" | encoder, of {BASELINE}'s | whole, of {BASELINE}'s |",
-        "|---|" + "---:|" * (len(PARTS) + 3),
+        "| model | encoder, reference ms | kernels ms | ratio | whole, reference ms | kernels ms "
+        f"| ratio | encoder's time, of {BASELINE}'s | its GMACs, of {BASELINE}'s "
+        f"| whole, of {BASELINE}'s |",
+        "|---|" + "---:|" * 9,
     ]
-    base = clocks[BASELINE]
-    for name, clock in clocks.items():
-        cells = [f"{clock.median(part):.0f}" for part in (*PARTS, "whole")]
-        ratios = [f"{clock.median(part) / base.median(part):.2f}" for part in ("encoder", "whole")]
-        lines.append(f"| {name} | " + " | ".join(cells + ratios) + " |")
+    full, gmacs = times[BASELINE]["kernels"], encoder_gmacs(BASELINE, size)
+    for name, by_variant in times.items():
+        slow, fast = by_variant["reference"], by_variant["kernels"]
+        cells = []
+        for part in ("encoder", "whole"):
+            ratio = slow[part] / fast[part]
+            cells += [f"{slow[part]:.0f}", f"{fast[part]:.0f}", f"{ratio:.1f}"]
+        cells.append(f"{fast['encoder'] / full['encoder']:.2f}")
+        cells.append(f"{encoder_gmacs(name, size) / gmacs:.2f}")
+        cells.append(f"{fast['whole'] / full['whole']:.2f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def training_table(rounds: int) -> str:
-    """Seconds of one optimiser step of the nano recipe, and images a second."""
-    model = leandetr.create_model(NANO, num_classes=3).train()
-    how, side = model.recipe.train, model.preprocess
-    images = blank(how.batch, side.short, side.long)
-    targets = [Target(torch.arange(13) % 3, torch.full((13, 4), 0.2)) for _ in range(how.batch)]
-    criterion = build_criterion(model.recipe)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
+def part_table(times: dict[str, dict[str, Times]]) -> str:
+    """Milliseconds of every part with kernels: as it is, optimised, and in bfloat16."""
+    lines = [
+        "| model | as | " + " | ".join(f"{part} ms" for part in PARTS) + " | faster |",
+        "|---|---|" + "---:|" * (len(PARTS) + 1),
+    ]
+    for name, by_variant in times.items():
+        for variant in ("kernels", "optimised", "bfloat16"):
+            spent = by_variant[variant]
+            faster = by_variant["kernels"]["whole"] / spent["whole"]
+            cells = [f"{spent[part]:.0f}" for part in PARTS]
+            said = {"kernels": "it is", "optimised": "optimised"}.get(variant, "optimised, bf16")
+            lines.append(f"| {name} | {said} | " + " | ".join(cells) + f" | {faster:.2f} |")
+    return "\n".join(lines)
 
-    def step() -> None:
-        optimiser.zero_grad()
-        criterion(model(images, targets), targets).total.backward()
-        optimiser.step()
 
-    seconds = timed(step, rounds)
-    return (
-        "| recipe | images a step | size | seconds a step | images a second |\n"
-        "|---|---:|---|---:|---:|\n"
-        f"| {NANO} | {how.batch} | {side.short}x{side.long} | {seconds:.2f} "
-        f"| {how.batch / seconds:.1f} |"
+def report(size: tuple[int, int], options: argparse.Namespace) -> str:
+    """Everything asked for, as Markdown."""
+    times = {name: forward_times(name, size, options.rounds) for name in options.models}
+    unit = "processor time" if torch.get_num_threads() == 1 else "wall time"
+    text = (
+        f"Measured by `python -m benchmarks.models` on {describe()}; float32, {unit}, shortest of "
+        f"{options.rounds} rounds.\n\n"
+        f"Forward pass, one image of {size[0]}x{size[1]}, reference operators against kernels:\n\n"
+        f"{kernel_table(times, size)}\n\n"
+        f"By part, with kernels; optimised is `model.optimise()`:\n\n{part_table(times)}"
     )
-
-
-def timed(work: Callable[[], None], rounds: int) -> float:
-    """Median seconds of `rounds` calls, after one that does not count."""
-    work()
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
-
-
-def report(size: tuple[int, int], rounds: int) -> str:
-    """Everything, as Markdown."""
-    return (
-        f"Measured by `python -m benchmarks.models` on {describe()}; reference operators, float32, "
-        f"median of {rounds} rounds.\n\n"
-        f"Forward pass, one image of {size[0]}x{size[1]}:\n\n{forward_table(size, rounds)}\n\n"
-        f"Training, forward, loss, backward and optimiser:\n\n{training_table(rounds)}"
-    )
+    if options.training:
+        text += f"\n\n{training.report(options.rounds)}"
+    return text
 
 
 def main() -> None:
@@ -143,18 +164,23 @@ def main() -> None:
     parser.add_argument("--size", default="800x1066", help="height x width of the image")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as PyTorch takes")
+    parser.add_argument("--models", nargs="+", default=MODELS, help=f"the first is {BASELINE}")
+    parser.add_argument("--training", action="store_true", help="also training steps and memory")
+    parser.add_argument("--peers", action="store_true", help="instead: against transformers")
     parser.add_argument("--write", type=Path, help="page whose marked part is replaced")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     height, width = (int(side) for side in options.size.split("x"))
-    text = report((height, width), options.rounds)
+    part = "peers" if options.peers else "models"
+    ask = peers.report if options.peers else report
+    text = ask((height, width), options)
     print(text)
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        head, _, rest = page.partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        options.write.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+        begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+        head, _, rest = options.write.read_text(encoding="utf-8").partition(begin)
+        _, _, tail = rest.partition(end)
+        options.write.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":
