@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from leandetr.checkpoints import store
 from leandetr.checkpoints.store import save
 from leandetr.cli import app
+from leandetr.models.optimise import best_dtype
 from leandetr.recipes.assemble import create_model, list_models
 from leandetr.training import run as training
 from scripted import Scripted
@@ -150,6 +151,17 @@ def test_a_limit_is_told_by_its_option(scripted: Scripted, tmp_path: Path) -> No
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     words = ("predict", "model", tmp_path, "--out", tmp_path / "out", "--max-pixels", "100")
     assert "add --max-pixels 1200" in leandetr(*words).stderr
+
+
+def test_fast_optimises_the_model(scripted: Scripted, data: Path, tmp_path: Path) -> None:
+    asked = []
+    scripted.optimise = lambda *, dtype: asked.append(dtype) or scripted
+    predict = ("predict", "m", data / "images", "--out", tmp_path / "out", "--no-pictures")
+    assert leandetr(*predict, "--fast").exit_code == 0
+    assert leandetr("evaluate", "m", "--data", data, "--workers", 0, "--fast").exit_code == 0
+    assert asked == [best_dtype()] * 2
+    leandetr(*predict, "--overwrite")
+    assert len(asked) == 2
 
 
 def test_an_unusable_device_is_told(scripted: Scripted, tmp_path: Path) -> None:

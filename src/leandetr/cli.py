@@ -18,7 +18,7 @@ from leandetr.cli_training import Changes
 from leandetr.errors import LeanDetrError
 
 if TYPE_CHECKING:
-    from leandetr.deploy.predict import Looked
+    from leandetr.deploy.predict import Looked, Summary
     from leandetr.models.detector import Detector
     from leandetr.recipes.recipe import Recipe
 
@@ -56,6 +56,9 @@ Model = Annotated[str, typer.Argument(help="A model folder, a shipped model, or 
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Optimise the model; bfloat16 where the processor has it.")
+]
 
 
 def main() -> None:
@@ -132,6 +135,7 @@ def evaluate(
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 2,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
     device: Device = "auto",
+    fast: Fast = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Print the twelve COCO metrics, and AP of every class."""
@@ -145,7 +149,7 @@ def evaluate(
 
     if out is not None:
         refuse_existing([out / name for name in OUTPUTS], overwrite=overwrite)
-    detector = _placed(load(model), device)
+    detector = _placed(load(model), device, fast=fast)
     chosen = choose(data, split=split, limit=limit)
     found = detect(detector, chosen, batch=batch, workers=workers, progress=sys.stderr.isatty())
     scores = score(to_coco(chosen), found)
@@ -173,6 +177,7 @@ def predict(
         int, typer.Option(min=1, help="Refuse images with more pixels.")
     ] = 100_000_000,
     device: Device = "auto",
+    fast: Fast = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Find objects in images: JSON and pictures.
@@ -191,16 +196,10 @@ def predict(
         max_pixels=max_pixels,
         overwrite=overwrite,
     )
-    detector = _placed(load(model), device)
+    detector = _placed(load(model), device, fast=fast)
     with _told() as tell:
         done = run(detector, paths, out, options, tell=tell)
-    why = f" (why: {out / 'images.json'})" if done.skipped else ""
-    share = f", {done.padding:.0%} of the batches was padding" if done.padding else ""
-    typer.echo(
-        f"{_count(done.pictures, 'picture')}, {_count(done.detections, 'detection')}, "
-        f"{len(done.skipped)} skipped{why}; {done.rate:.1f} pictures a second{share}; "
-        f"written to {out}"
-    )
+    typer.echo(_done(done, out))
     if done.skipped:
         raise typer.Exit(1 if done.pictures else 2)
 
@@ -215,6 +214,17 @@ app.command("publish")(cli_models.publish)
 app.command("runs")(cli_training.runs)
 
 
+def _done(done: "Summary", out: Path) -> str:
+    """What a run over pictures came to, in one line."""
+    why = f" (why: {out / 'images.json'})" if done.skipped else ""
+    share = f", {done.padding:.0%} of the batches was padding" if done.padding else ""
+    return (
+        f"{_count(done.pictures, 'picture')}, {_count(done.detections, 'detection')}, "
+        f"{len(done.skipped)} skipped{why}; {done.rate:.1f} pictures a second{share}; "
+        f"written to {out}"
+    )
+
+
 def _recipe(name: str, changes: list[str]) -> "Recipe":
     """What `name` stands for, with changes."""
     from leandetr.checkpoints.store import recipe_of
@@ -223,14 +233,17 @@ def _recipe(name: str, changes: list[str]) -> "Recipe":
     return override(recipe_of(name), changes) if changes else recipe_of(name)
 
 
-def _placed(model: "Detector", device: str) -> "Detector":
-    """The model on the device asked for."""
+def _placed(model: "Detector", device: str, *, fast: bool = False) -> "Detector":
+    """The model on the device asked for, optimised if it shall be fast."""
     import torch
+
+    from leandetr.models.optimise import best_dtype
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return model.to(device)
+        placed = model.to(device)
+        return placed.optimise(dtype=best_dtype(device)) if fast else placed
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise LeanDetrError(

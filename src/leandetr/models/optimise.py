@@ -75,6 +75,11 @@ def has_bfloat16(device: torch.device | str = "cpu") -> bool:
     return kind == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def best_dtype(device: torch.device | str = "cpu") -> torch.dtype:
+    """The precision in which an optimised model is fastest there."""
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
+
+
 def _lower(detector: nn.Module, dtype: torch.dtype) -> None:
     """Give all parts but the precise ones another precision."""
     for name in ("backbone", "neck", "encoder", "proposals", "decoder"):
