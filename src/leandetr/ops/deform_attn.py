@@ -9,6 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from leandetr.ops import reference
 from leandetr.ops.backend import calls_operator, refuse_second_derivative
+from leandetr.ops.transforms import is_transformed
 from leandetr.types import Shapes
 
 MULTIPLY_ADDS_A_SAMPLE = 5
@@ -26,7 +27,7 @@ def deform_attn(
     Locations are (x, y) in (0,1) of each padded level; a sample outside counts as zero.
     Source: Deformable DETR (arXiv 2010.04159), eq. 3.
     """
-    if calls_operator(value):
+    if calls_operator(value) and not is_transformed(value, locations, weights):
         return _op(value, flat(shapes), locations, weights)
     return reference.deform_attn(value, shapes, locations, weights)
 
@@ -57,7 +58,7 @@ def _backward_op(
     grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     grads = reference.deform_attn_backward(grad, value, paired(shapes), locations, weights)
-    return grads[0].contiguous(), grads[1].contiguous(), grads[2].contiguous()
+    return settled(grads[0], value), settled(grads[1], value), settled(grads[2], value)
 
 
 @_backward_op.register_fake
@@ -70,6 +71,11 @@ def _backward_fake(
 def empty(like: Tensor) -> Tensor:
     """What every operator returns for a tensor of this size: contiguous, whatever the strides."""
     return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+def settled(grad: Tensor | None, like: Tensor) -> Tensor:
+    """A gradient as operators return it: contiguous, and empty where there is none."""
+    return like.new_empty(0) if grad is None else grad.contiguous()
 
 
 def _remember(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -87,7 +93,7 @@ _op.register_autograd(_backward, setup_context=_remember)
 _backward_op.register_autograd(refuse_second_derivative)
 
 
-def samples(locations_shape: torch.Size, value_shape: torch.Size) -> int:
+def samples(locations_shape: tuple, value_shape: tuple) -> int:
     """How many channel values one call samples."""
     images, queries, heads, levels, points, _ = locations_shape
     return images * queries * heads * levels * points * value_shape[-1]
@@ -99,5 +105,5 @@ def _flops(value_shape, shapes, locations_shape, weights_shape, *, out_shape=Non
 
 
 @register_flop_formula(torch.ops.leandetr.deform_attn_backward)
-def _backward_flops(grad_shape, value_shape, shapes, locations_shape, *_, **__) -> int:
-    return 4 * MULTIPLY_ADDS_A_SAMPLE * samples(locations_shape, value_shape)
+def _backward_flops(grad_shape, *shapes, **_) -> int:
+    return 2 * _flops(*shapes)

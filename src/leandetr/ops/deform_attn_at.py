@@ -9,7 +9,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from leandetr.ops import reference_at
 from leandetr.ops.backend import calls_operator, refuse_second_derivative
-from leandetr.ops.deform_attn import MULTIPLY_ADDS_A_SAMPLE, empty, flat, paired
+from leandetr.ops.deform_attn import MULTIPLY_ADDS_A_SAMPLE, empty, flat, paired, settled
+from leandetr.ops.transforms import is_transformed
 from leandetr.types import Shapes
 
 
@@ -26,7 +27,7 @@ def deform_attn_at(
     inside a box (4-wide). Their own levels are L, or 1 when all levels share them.
     Source: Deformable DETR (arXiv 2010.04159), section 4.1 and appendix A.4.
     """
-    if calls_operator(value):
+    if calls_operator(value) and not is_transformed(value, reference, offsets, logits):
         return _op(value, flat(shapes), reference, offsets, logits)
     return reference_at.deform_attn_at(value, shapes, reference, offsets, logits)
 
@@ -40,11 +41,9 @@ def _op(
 
 
 @_op.register_fake
-def _fake(
-    value: Tensor, shapes: list[int], reference: Tensor, offsets: Tensor, logits: Tensor
-) -> Tensor:
+def _fake(value: Tensor, _: Any, reference: Tensor, *rest: Tensor) -> Tensor:
     images, _, heads, width = value.shape
-    return value.new_empty(images, offsets.shape[1], heads * width)
+    return value.new_empty(images, reference.shape[1], heads * width)
 
 
 @torch.library.custom_op("leandetr::deform_attn_at_backward", mutates_args=())
@@ -61,20 +60,20 @@ def _backward_op(
     by_value, by_reference, by_offset, by_logit = reference_at.deform_attn_at_backward(
         grad, value, paired(shapes), reference, offsets, logits
     )
-    by_reference = by_reference.contiguous() if moves else reference.new_empty(0)
-    return by_value.contiguous(), by_reference, by_offset.contiguous(), by_logit.contiguous()
+    by_reference = settled(by_reference if moves else None, reference)
+    return (
+        settled(by_value, value),
+        by_reference,
+        settled(by_offset, value),
+        settled(by_logit, value),
+    )
 
 
 @_backward_op.register_fake
 def _backward_fake(
-    grad: Tensor,
-    value: Tensor,
-    shapes: list[int],
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    moves: bool,
+    grad: Tensor, value: Tensor, _: Any, reference: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    offsets, logits, moves = rest
     by_reference = empty(reference) if moves else reference.new_empty(0)
     return empty(value), by_reference, empty(offsets), empty(logits)
 
@@ -95,9 +94,7 @@ _op.register_autograd(_backward, setup_context=_remember)
 _backward_op.register_autograd(refuse_second_derivative)
 
 
-def samples_at(
-    offsets_shape: torch.Size, reference_shape: torch.Size, value_shape: torch.Size
-) -> int:
+def samples_at(offsets_shape: tuple, reference_shape: tuple, value_shape: tuple) -> int:
     """How many channel values one call samples."""
     images, queries, heads, _, points, _ = offsets_shape
     return images * queries * heads * reference_shape[2] * points * value_shape[-1]
@@ -110,8 +107,5 @@ def _flops(value_shape, shapes, reference_shape, offsets_shape, *_, **__) -> int
 
 
 @register_flop_formula(torch.ops.leandetr.deform_attn_at_backward)
-def _backward_flops(
-    grad_shape, value_shape, shapes, reference_shape, offsets_shape, *_, **__
-) -> int:
-    sampled = samples_at(offsets_shape, reference_shape, value_shape)
-    return 4 * MULTIPLY_ADDS_A_SAMPLE * sampled
+def _backward_flops(grad_shape, *shapes, **_) -> int:
+    return 2 * _flops(*shapes)

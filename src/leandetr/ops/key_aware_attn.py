@@ -9,7 +9,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from leandetr.ops import reference
 from leandetr.ops.backend import calls_operator, refuse_second_derivative
-from leandetr.ops.deform_attn import empty, flat, paired, samples
+from leandetr.ops.deform_attn import empty, flat, paired, samples, settled
+from leandetr.ops.transforms import is_transformed
 from leandetr.types import Shapes
 
 MULTIPLY_ADDS_A_SAMPLE = 10
@@ -31,7 +32,7 @@ def key_aware_attn(
     and stays in the softmax. Pass the same tensor as key and value to sample it only once.
     Source: Lite DETR (arXiv 2303.07335), section 3.4.
     """
-    if calls_operator(value):
+    if calls_operator(value) and not is_transformed(query, key, value, locations):
         own = None if key is value else key
         return _op(query, own, value, flat(shapes), locations)
     return reference.key_aware_attn(query, key, value, shapes, locations)
@@ -46,9 +47,8 @@ def _op(
 
 
 @_op.register_fake
-def _fake(
-    query: Tensor, key: Tensor | None, value: Tensor, shapes: list[int], locations: Tensor
-) -> Tensor:
+def answer_like_query(query: Tensor, _: Tensor | None, value: Tensor, *rest: Any) -> Tensor:
+    """What the operator returns: a row a query, in the precision of the value."""
     images, queries, heads, width = query.shape
     return value.new_empty(images, queries, heads * width)
 
@@ -66,21 +66,18 @@ def _backward_op(
     by_query, by_key, *rest = reference.key_aware_attn_backward(
         grad, query, key, value, paired(shapes), locations
     )
-    by_key = value.new_empty(0) if by_key is None else by_key.contiguous()
-    return by_query.contiguous(), by_key, rest[0].contiguous(), rest[1].contiguous()
+    by_value, by_location = rest
+    asked = settled(by_query, value), settled(by_key, value), settled(by_value, value)
+    return *asked, settled(by_location, value)
 
 
 @_backward_op.register_fake
-def _backward_fake(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    shapes: list[int],
-    locations: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    key_grad = value.new_empty(0) if key is None else empty(key)
-    return empty(query), key_grad, empty(value), empty(locations)
+def gradients_like_inputs(
+    grad: Tensor, query: Tensor, key: Tensor | None, value: Tensor, _: Any, *where: Tensor
+) -> tuple[Tensor, ...]:
+    """What the backward operator returns: a gradient for each tensor, empty for a shared key."""
+    by_key = value.new_empty(0) if key is None else empty(key)
+    return empty(query), by_key, empty(value), *(empty(each) for each in where)
 
 
 def _remember(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -100,7 +97,7 @@ _op.register_autograd(_backward, setup_context=_remember)
 _backward_op.register_autograd(refuse_second_derivative)
 
 
-def multiply_adds(key_shape: torch.Size | None) -> int:
+def multiply_adds(key_shape: tuple | None) -> int:
     """A sample's multiply-adds for each channel, with a key of its own or without."""
     return MULTIPLY_ADDS_A_SHARED_SAMPLE if key_shape is None else MULTIPLY_ADDS_A_SAMPLE
 
@@ -111,7 +108,5 @@ def _flops(query_shape, key_shape, value_shape, shapes, locations_shape, **_) ->
 
 
 @register_flop_formula(torch.ops.leandetr.key_aware_attn_backward)
-def _backward_flops(
-    grad_shape, query_shape, key_shape, value_shape, shapes, locations_shape, **_
-) -> int:
-    return 4 * multiply_adds(key_shape) * samples(locations_shape, value_shape)
+def _backward_flops(grad_shape, *shapes, **_) -> int:
+    return 2 * _flops(*shapes)

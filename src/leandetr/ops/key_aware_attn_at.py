@@ -9,9 +9,10 @@ from torch.utils.flop_counter import register_flop_formula
 
 from leandetr.ops import reference_at
 from leandetr.ops.backend import calls_operator, refuse_second_derivative
-from leandetr.ops.deform_attn import empty, flat, paired
+from leandetr.ops.deform_attn import flat, paired, settled
 from leandetr.ops.deform_attn_at import samples_at
-from leandetr.ops.key_aware_attn import multiply_adds
+from leandetr.ops.key_aware_attn import answer_like_query, gradients_like_inputs, multiply_adds
+from leandetr.ops.transforms import is_transformed
 from leandetr.types import Shapes
 
 
@@ -29,35 +30,25 @@ def key_aware_attn_at(
     Source: Lite DETR (arXiv 2303.07335), section 3.4.
     """
     own = None if key is value else key
-    if calls_operator(value):
+    if calls_operator(value) and not is_transformed(query, own, value, reference, offsets):
         return _op(query, own, value, flat(shapes), reference, offsets)
     return reference_at.key_aware_attn_at(query, own, value, shapes, reference, offsets)
 
 
-@torch.library.custom_op("leandetr::key_aware_attn_at", mutates_args=())
+@torch.library.custom_op(
+    "leandetr::key_aware_attn_at",
+    mutates_args=(),
+    schema="(Tensor query, Tensor? key, Tensor value, SymInt[] shapes, Tensor reference, "
+    "Tensor offsets) -> Tensor",
+)
 def _op(
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    shapes: list[int],
-    reference: Tensor,
-    offsets: Tensor,
+    query: Tensor, key: Tensor | None, value: Tensor, shapes: list[int], *where: Tensor
 ) -> Tensor:
-    answer = reference_at.key_aware_attn_at(query, key, value, paired(shapes), reference, offsets)
+    answer = reference_at.key_aware_attn_at(query, key, value, paired(shapes), *where)
     return answer.contiguous()
 
 
-@_op.register_fake
-def _fake(
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    shapes: list[int],
-    reference: Tensor,
-    offsets: Tensor,
-) -> Tensor:
-    images, queries, heads, width = query.shape
-    return value.new_empty(images, queries, heads * width)
+_op.register_fake(answer_like_query)
 
 
 @torch.library.custom_op("leandetr::key_aware_attn_at_backward", mutates_args=())
@@ -75,31 +66,15 @@ def _backward_op(
     by_query, by_key, by_value, by_reference, by_offset = reference_at.key_aware_attn_at_backward(
         grad, query, key, value, paired(shapes), reference, offsets
     )
-    by_key = value.new_empty(0) if by_key is None else by_key.contiguous()
-    by_reference = by_reference.contiguous() if moves else reference.new_empty(0)
-    return (
-        by_query.contiguous(),
-        by_key,
-        by_value.contiguous(),
-        by_reference,
-        by_offset.contiguous(),
-    )
+    asked = settled(by_query, value), settled(by_key, value), settled(by_value, value)
+    return *asked, settled(by_reference if moves else None, reference), settled(by_offset, value)
 
 
 @_backward_op.register_fake
-def _backward_fake(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    shapes: list[int],
-    reference: Tensor,
-    offsets: Tensor,
-    moves: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    by_key = value.new_empty(0) if key is None else empty(key)
-    by_reference = empty(reference) if moves else reference.new_empty(0)
-    return empty(query), by_key, empty(value), by_reference, empty(offsets)
+def _backward_fake(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    *given, moves = inputs
+    *asked, by_reference, by_offset = gradients_like_inputs(*given)
+    return *asked, by_reference if moves else by_reference.new_empty(0), by_offset
 
 
 def _remember(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -130,16 +105,6 @@ def _flops(query_shape, key_shape, value_shape, shapes, reference_shape, offsets
 
 
 @register_flop_formula(torch.ops.leandetr.key_aware_attn_at_backward)
-def _backward_flops(
-    grad_shape,
-    query_shape,
-    key_shape,
-    value_shape,
-    shapes,
-    reference_shape,
-    offsets_shape,
-    *_,
-    **__,
-) -> int:
-    sampled = samples_at(offsets_shape, reference_shape, value_shape)
-    return 4 * multiply_adds(key_shape) * sampled
+def _backward_flops(grad_shape, *shapes, **_) -> int:
+    *given, _moves = shapes
+    return 2 * _flops(*given)

@@ -25,6 +25,7 @@ def locate(
     Offsets count cells around a point and shares of the box inside a box.
     Source: Deformable DETR (arXiv 2010.04159), section 4.1 and appendix A.4.
     """
+    reference, offsets = ready.exact(reference, offsets)
     centre = reference[:, :, None, :, None, :2]  # N Q 1 L 1 2
     if reference.shape[-1] == 2:
         return centre + offsets / _sides(offsets, shapes)
@@ -33,7 +34,7 @@ def locate(
 
 def _sides(like: Tensor, shapes: Shapes) -> Float[Tensor, "L 1 2"]:
     """(width, height) of each level, 1 for none; sizes stay symbolic in an export."""
-    one = torch.ones((), dtype=like.dtype, device=like.device)
+    one = like.new_ones(())
     sides = [torch.stack((one * w, one * h)) for h, w in shapes]
     return torch.stack(sides)[:, None].clamp(min=1)
 
@@ -45,6 +46,8 @@ def locate_backward(
     shapes: Shapes,
 ) -> tuple[Float[Tensor, "N Q L R"], Float[Tensor, "N Q M own P 2"]]:
     """Gradients of reference and offsets."""
+    types = reference.dtype, offsets.dtype
+    grad, reference, offsets = ready.exact(grad, reference, offsets)
     by_reference = grad.sum(dim=(2, 4))  # N Q L 2
     if reference.shape[-1] == 2:
         by_offsets = grad / _sides(offsets, shapes)
@@ -55,11 +58,12 @@ def locate_backward(
         by_reference = torch.cat((by_reference, by_box), dim=-1)
     if offsets.shape[3] == 1:
         by_offsets = by_offsets.sum(dim=3, keepdim=True)
-    return by_reference.to(reference.dtype), by_offsets.to(offsets.dtype)
+    return by_reference.to(types[0]), by_offsets.to(types[1])
 
 
 def share_out(logits: Float[Tensor, "N Q M LP"], points: int) -> Float[Tensor, "N Q M L {points}"]:
     """Softmax over levels and points together."""
+    (logits,) = ready.exact(logits)
     return rearrange(logits.softmax(dim=-1), "N Q M (L P) -> N Q M L P", P=points)
 
 
