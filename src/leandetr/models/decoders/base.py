@@ -7,9 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leandetr import boxes as frames
+from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn.attention import Attention
-from leandetr.nn.deform_attention import SampledAttention
+from leandetr.nn.deform_attention import SampledAttention, sampled_attention
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.registry import Registry
 from leandetr.types import Decoded, Look, Queries, Tokens
@@ -71,6 +72,26 @@ class SampledLayer(nn.Module):
         look = self.cross_attention.look(asking, reference, *scene) if watch else None
         content = self.cross_norm(content + self.dropout(seen))
         return self.feed_forward(content), look
+
+
+def sampled_layers(
+    dims: Dims,
+    *,
+    count: int,
+    heads: int,
+    points: int,
+    hidden: int,
+    key_aware: bool,
+    dropout: float,
+) -> list[SampledLayer]:
+    """The layers of a deformable decoder, all alike."""
+    layers = []
+    for _ in range(count):
+        cross = sampled_attention(
+            dims.dim, heads=heads, levels=dims.levels, points=points, key_aware=key_aware
+        )
+        layers.append(SampledLayer(dims.dim, cross, heads=heads, hidden=hidden, dropout=dropout))
+    return layers
 
 
 def move(

@@ -11,11 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandetr.errors import RecipeError
-from leandetr.models.decoders.base import SampledLayer, decoders, move
+from leandetr.models.decoders.base import SampledLayer, decoders, move, sampled_layers
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn import grid
-from leandetr.nn.deform_attention import sampled_attention
 from leandetr.registry import a_share, at_least_one
 from leandetr.types import Decoded, Prediction, Queries, Tokens
 
@@ -52,20 +51,15 @@ class DeformableDecoderConfig:
 
     def build(self, dims: Dims) -> nn.Module:
         """The decoder for a detector of these sizes."""
-        layers = []
-        for _ in range(self.layers):
-            cross = sampled_attention(
-                dims.dim,
-                heads=self.heads,
-                levels=dims.levels,
-                points=self.points,
-                key_aware=self.key_aware,
-            )
-            layers.append(
-                SampledLayer(
-                    dims.dim, cross, heads=self.heads, hidden=self.hidden, dropout=self.dropout
-                )
-            )
+        layers = sampled_layers(
+            dims,
+            count=self.layers,
+            heads=self.heads,
+            points=self.points,
+            hidden=self.hidden,
+            key_aware=self.key_aware,
+            dropout=self.dropout,
+        )
         return DeformableDecoder(layers, refine=self.refine, look_twice=self.look_twice)
 
 

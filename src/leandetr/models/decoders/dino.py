@@ -5,11 +5,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from leandetr.models.decoders.base import SampledLayer, decoders, move
+from leandetr.models.decoders.base import SampledLayer, decoders, move, sampled_layers
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn import grid
-from leandetr.nn.deform_attention import sampled_attention
 from leandetr.nn.feed_forward import MLP
 from leandetr.nn.position import sine_boxes
 from leandetr.registry import a_share, at_least_one
@@ -38,20 +37,15 @@ class DinoDecoderConfig:
 
     def build(self, dims: Dims) -> nn.Module:
         """The decoder for a detector of these sizes."""
-        layers = []
-        for _ in range(self.layers):
-            cross = sampled_attention(
-                dims.dim,
-                heads=self.heads,
-                levels=dims.levels,
-                points=self.points,
-                key_aware=self.key_aware,
-            )
-            layers.append(
-                SampledLayer(
-                    dims.dim, cross, heads=self.heads, hidden=self.hidden, dropout=self.dropout
-                )
-            )
+        layers = sampled_layers(
+            dims,
+            count=self.layers,
+            heads=self.heads,
+            points=self.points,
+            hidden=self.hidden,
+            key_aware=self.key_aware,
+            dropout=self.dropout,
+        )
         return DinoDecoder(dims.dim, layers)
 
 
