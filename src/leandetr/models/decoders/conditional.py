@@ -176,7 +176,7 @@ class ConditionalDecoder(nn.Module):
     def forward(
         self, queries: Queries, tokens: Tokens, heads: PredictionHeads, *, watch: bool = False
     ) -> Decoded:
-        """One prediction a layer, the last is the answer; boxes in single precision.
+        """One prediction a layer, the last is the answer; boxes in single precision at least.
 
         The first layer takes the embedded reference as it is; later ones scale its channels by
         what the query has found (eq. 3)
@@ -187,7 +187,7 @@ class ConditionalDecoder(nn.Module):
                 "the conditional decoder needs queries with positions; type queries=learned"
             )
         content, position = queries.content, queries.position
-        reference = self.refer(position).float().sigmoid()
+        reference = frames.sigmoid(self.refer(position))
         embedded = sine_boxes(reference, content.shape[-1] // 2).to(content.dtype)
         predictions = []
         for index, layer in enumerate(self.layers):
@@ -202,9 +202,9 @@ class ConditionalDecoder(nn.Module):
 def _around(
     reference: Float[Tensor, "N Q 2"], shift: Float[Tensor, "N Q 4"]
 ) -> Float[Tensor, "N Q 4"]:
-    """Boxes whose centre is shifted in logits, in single precision whatever autocast says."""
-    centre = shift[..., :2].float() + frames.inverse_sigmoid(reference, POINT_EPS)
-    return torch.cat((centre, shift[..., 2:].float()), dim=-1).sigmoid()
+    """Boxes whose centre is shifted in logits, in single precision at least."""
+    centre = shift[..., :2] + frames.inverse_sigmoid(reference, POINT_EPS)
+    return frames.sigmoid(torch.cat((centre, shift[..., 2:].to(centre.dtype)), dim=-1))
 
 
 def _output(dim: int) -> nn.Linear:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from leandetr import boxes as frames
 from leandetr.errors import RecipeError
 from leandetr.models.decoders.base import decoders
 from leandetr.models.dims import Dims
@@ -97,13 +98,13 @@ class DetrDecoder(nn.Module):
     def forward(
         self, queries: Queries, tokens: Tokens, heads: PredictionHeads, *, watch: bool = False
     ) -> Decoded:
-        """One prediction a layer, the last is the answer; boxes in single precision."""
+        """One prediction a layer, the last is the answer; boxes in single precision at least."""
         if queries.position is None:
             raise RecipeError("the detr decoder needs queries with positions; type queries=learned")
         content, predictions = queries.content, []
         for index, layer in enumerate(self.layers):
             content = layer(content, queries.position, tokens=tokens, hidden=queries.hidden)
             normed = self.norm(content)
-            boxes = heads.shift(index, normed).float().sigmoid()
+            boxes = frames.sigmoid(heads.shift(index, normed))
             predictions.append(Prediction(heads.logits(index, normed), boxes))
         return Decoded(tuple(predictions))
