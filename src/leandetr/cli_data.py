@@ -10,7 +10,7 @@ import typer
 from leandetr.errors import OutputExists
 
 if TYPE_CHECKING:
-    from leandetr.data.convert import Written
+    from leandetr.data.derive import Written
     from leandetr.data.doctor import Report
 
 app = typer.Typer(
@@ -152,7 +152,7 @@ def convert(
 
     What cannot be read is left out, counted and told; then the exit code is 1.
     """
-    from leandetr.data.convert import convert as run
+    from leandetr.data.derive import convert as run
 
     with _bar("converting") as watch:
         _tell(run(data, out, to=to, link=link, watch=watch))
@@ -172,7 +172,7 @@ def split(
 
     Copies of an image stay together. The data set that is read stays as it is.
     """
-    from leandetr.data.convert import split as run
+    from leandetr.data.derive import split as run
 
     with _bar("dealing") as watch:
         _tell(run(data, out, val=val, test=test, seed=seed, to=to, link=link, watch=watch))
@@ -188,7 +188,7 @@ def sample(
     link: Link = False,
 ) -> None:
     """Write a small part of a data set: of every split its share, of every class too."""
-    from leandetr.data.convert import sample as run
+    from leandetr.data.derive import sample as run
 
     with _bar("choosing") as watch:
         _tell(run(data, out, count, seed=seed, to=to, link=link, watch=watch))

@@ -1,7 +1,6 @@
 """Data sets: annotations to samples, samples to augmented batches."""
 
 from leandetr.data.coco import read_coco
-from leandetr.data.convert import convert, sample, split
 from leandetr.data.dataset import (
     Category,
     DetectionData,
@@ -10,6 +9,7 @@ from leandetr.data.dataset import (
     subset,
     to_coco,
 )
+from leandetr.data.derive import convert, sample, split
 from leandetr.data.doctor import Report, check
 from leandetr.data.loader import Batch, DetectionSet, Item, collate
 from leandetr.data.scenes import write_scenes

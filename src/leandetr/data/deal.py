@@ -42,7 +42,7 @@ def pick(data: DetectionData, count: int, seed: int) -> list[int]:
     return _deal(data, groups, {"picked": count, "rest": rest}, seed)["picked"]
 
 
-def shared(count: int, weights: Mapping[str, float], least: int = 0) -> dict[str, int]:
+def shared(count: int, weights: Mapping[str, float | int], least: int = 0) -> dict[str, int]:
     """`count` in whole numbers, proportional to `weights`; the largest remainders round up."""
     total = sum(weights.values())
     exact = {name: count * weight / total for name, weight in weights.items()}

@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from leandetr.data.doctor import PIXELS, Report
+from leandetr.data.doctor import Report
 from leandetr.data.findings import Finding
 from leandetr.data.sheet import Heading, Tile, choose
 
@@ -29,12 +29,8 @@ def show(report: Report, console: Console) -> None:
     for one in report.findings:
         _print_finding(one, console)
     if not report.pixels:
-        many = sum(numbers.images for numbers in report.numbers)
-        _say(
-            console,
-            f"\nPixels of {many:,} images were not looked at (unasked up to {PIXELS:,}); "
-            "--pixels finds damaged files and near copies",
-        )
+        words = "Pixels were not looked at: --pixels finds damaged files and near copies."
+        _say(console, f"\n{words}")
     _say(console, f"\n{verdict(report)}")
 
 

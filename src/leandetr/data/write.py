@@ -97,9 +97,16 @@ def write_coco(root: Path, splits: Mapping[str, DetectionData], bearer: Bearer) 
         for image, name in zip(value["images"], names, strict=True):
             image["file_name"] = name
         for row in value["annotations"]:
-            row["bbox"] = [round(number, DECIMALS) for number in row["bbox"]]
+            row["bbox"] = _rounded(*row["bbox"])
             row["area"] = round(row["area"], DECIMALS)
         write_json(root / "annotations" / f"instances_{split}.json", value, indent=None)
+
+
+def _rounded(x: float, y: float, width: float, height: float) -> list[float]:
+    """A COCO box both of whose corners are rounded, not its size."""
+    left, top = round(x, DECIMALS), round(y, DECIMALS)
+    right, bottom = round(x + width, DECIMALS), round(y + height, DECIMALS)
+    return [left, top, round(right - left, DECIMALS), round(bottom - top, DECIMALS)]
 
 
 def write_yolo(root: Path, splits: Mapping[str, DetectionData], bearer: Bearer) -> None:

@@ -68,7 +68,8 @@ def split(
     splits, findings, form = _read(data, watch)
     whole = combine(list(splits.values()))
     shares = {"train": 1 - val - test, "val": val, "test": test}
-    dealt = deal.split(whole, {name: share for name, share in shares.items() if share}, seed)
+    asked = {name: share for name, share in shares.items() if share or name == "train"}
+    dealt = deal.split(whole, asked, seed)
     parts = {name: subset(whole, sorted(indices)) for name, indices in dealt.items()}
     return _write(parts, Path(out), to or form, Bearer(link, watch), findings)
 
