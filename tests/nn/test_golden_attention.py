@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from golden_data import cases, load_case
-from leandetr import ops
 from leandetr.checkpoints.keymap import Drop, Rename, fill
 from leandetr.checkpoints.official.lite_detr import NEVER_ASKED
 from leandetr.nn.deform_attention import DeformAttention, KeyAwareAttention
+from sampling_calls import running, ways
 
 NAMES = (
     Rename("sampling_offsets.{p}", "offsets.linear.{p}"),
@@ -53,14 +53,14 @@ def run(case, module):
     return output, inputs
 
 
-@pytest.mark.parametrize("backend", ["reference", "operator"])
+@ways
 @pytest.mark.parametrize(
     "name", cases("ms_deform_attn/*", "lite_detr/kda_*", "lite_detr/msda_keyaware0_*")
 )
-def test_module_equals_official(name, backend):
+def test_module_equals_official(name, way):
     case = load_case(name)
     module, rules = build(case)
-    with ops.use_backend(backend):
+    with running(way):
         output, inputs = run(case, module)
         torch.testing.assert_close(output, case.tensors["output"], atol=1e-5, rtol=0)
         if name.startswith("lite_detr/kda_d256"):  # stored without gradients

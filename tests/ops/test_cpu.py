@@ -7,17 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golden_data import cases, load_case
+import sampling_calls
 from leandetr import ops
 from leandetr.errors import LeanDetrError
 from leandetr.ops import backend, cpu
 from leandetr.ops.cpu_library import Library
 from leandetr.ops.deform_attn import flat
-from sampling import Sizes, locations, logits, offsets, queries, references, sizes, tokens, weights
+from sampling import Sizes, locations, sizes, tokens, weights
+from sampling_calls import VARIANTS, call
 
 pytestmark = pytest.mark.skipif(cpu.LIBRARY is None, reason="the CPU kernels are not built")
-VARIANTS = cpu.LIBRARY.variants if cpu.LIBRARY else ("none",)
-KINDS = ("deform", "deform-at", "shared-key", "own-key", "key-at")
+KINDS = ("deform", "deform-at", "shared-key", "own-key", "shared-key-at")
 TABLE = {
     "usual": Sizes(queries=7, width=32, points=4, shapes=((7, 5), (4, 3), (2, 2), (1, 1))),
     "narrow": Sizes(images=2, queries=3, width=1, points=1),
@@ -31,43 +31,16 @@ TABLE = {
 }
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=VARIANTS or ("none",))
 def variant(request, monkeypatch):
     monkeypatch.setattr(cpu.LIBRARY, "variant", request.param)
     return request.param
 
 
 def draw(kind, at, dtype):
-    """The tensors of a call, all leaves."""
-    made = {
-        "deform": lambda: (tokens(at, dtype), locations(at, dtype), weights(at, dtype)),
-        "deform-at": lambda: (
-            *(tokens(at, dtype), references(at, 4, dtype)),
-            *(offsets(at, dtype, shared=True), logits(at, dtype)),
-        ),
-        "shared-key": lambda: (queries(at, dtype), tokens(at, dtype), locations(at, dtype)),
-        "own-key": lambda: (
-            *(queries(at, dtype), tokens(at, dtype), tokens(at, dtype)),
-            locations(at, dtype),
-        ),
-        "key-at": lambda: (
-            *(queries(at, dtype), tokens(at, dtype)),
-            *(references(at, 2, dtype), offsets(at, dtype)),
-        ),
-    }
-    return made[kind]()
-
-
-def call(kind, shapes, *t):
-    if kind == "deform":
-        return ops.deform_attn(t[0], shapes, *t[1:])
-    if kind == "deform-at":
-        return ops.deform_attn_at(t[0], shapes, *t[1:])
-    if kind == "shared-key":
-        return ops.key_aware_attn(t[0], t[1], t[1], shapes, t[2])
-    if kind == "own-key":
-        return ops.key_aware_attn(*t[:3], shapes, t[3])
-    return ops.key_aware_attn_at(t[0], None, t[1], shapes, *t[2:])
+    """The tensors of a call; one kind is inside boxes with shared offsets, the rest is plain."""
+    boxes = kind == "deform-at"
+    return sampling_calls.draw(kind, at, dtype, wide=4 if boxes else 2, shared=boxes)
 
 
 def answers(name, kind, shapes, drawn):
@@ -120,20 +93,6 @@ def test_low_precision_storage_costs_rounding_only(variant, kind, case, dtype):
     for one, other in zip(answers("auto", kind, at.shapes, low), exact, strict=True):
         scale = 1 + other.abs().max()
         torch.testing.assert_close(one.double() / scale, other / scale, atol=1e-2, rtol=0)
-
-
-@pytest.mark.parametrize("name", cases("ops/*"))
-def test_golden_cases(variant, name):
-    t = load_case(name).tensors
-    shapes = tuple((int(h), int(w)) for h, w in t["spatial_shapes"])
-    keys = ("value", "sampling_locations", "attention_weights")
-    leaves = [t[key].clone().requires_grad_() for key in keys]
-    output = ops.deform_attn(leaves[0], shapes, *leaves[1:])
-    torch.testing.assert_close(output, t["output"], atol=1e-5, rtol=0)
-    if "grad_output" in t:
-        output.backward(t["grad_output"])
-        for leaf, key in zip(leaves, keys, strict=True):
-            torch.testing.assert_close(leaf.grad, t[f"grad_{key}"], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("strange", [float("nan"), float("inf"), -float("inf"), 1e30, -1e30])
@@ -194,13 +153,13 @@ def test_compiled_code_calls_the_kernels():
     """Through the operator itself: shape checks on Python functions cannot be traced."""
     at, known = Sizes(queries=3), torch.ops.leandetr
     sides = flat(at.shapes)
-    drawn = {kind: draw(kind, at, torch.float32) for kind in ("deform-at", "key-at")}
+    drawn = {kind: draw(kind, at, torch.float32) for kind in ("deform-at", "shared-key-at")}
 
     def function(value, reference, where, logit, query):
         first = known.deform_attn_at(value, sides, reference, where, logit)
         return first + known.key_aware_attn_at(query, None, value, sides, reference, where)
 
-    given = (*drawn["deform-at"], drawn["key-at"][0])
+    given = (*drawn["deform-at"], drawn["shared-key-at"][0])
     compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(*given), function(*given))
 
@@ -242,4 +201,4 @@ def test_without_a_library_the_first_use_warns_once(monkeypatch, caplog):
     at = Sizes()
     for _ in range(2):
         ops.deform_attn(tokens(at), at.shapes, locations(at), weights(at))
-    assert [record.message for record in caplog.records] == [cpu.WARNING]
+    assert [record.message for record in caplog.records] == [cpu.ON_REFERENCE]

@@ -8,13 +8,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from leandetr import ops
 from leandetr.errors import LeanDetrError
 from leandetr.ops.deform_attn import flat, paired
-from sampling import BACKENDS, Sizes, locations, sizes, tokens, weights
+from sampling import BACKENDS, Sizes, sizes
+from sampling_calls import draw
 
 
 def inputs(at, dtype=torch.float64, *, grad=False):
     """Value, locations, weights."""
-    made = (tokens(at, dtype), locations(at, dtype), weights(at, dtype))
-    return [tensor.requires_grad_(grad) for tensor in made]
+    return [tensor.requires_grad_(grad) for tensor in draw("deform", at, dtype)]
 
 
 def call(backend, value, shapes, where, weight):
@@ -30,19 +30,6 @@ def test_gradients_are_those_of_the_function(backend):
         return call(backend, value, at.shapes, where, weight)
 
     assert torch.autograd.gradcheck(function, inputs(at, grad=True))
-
-
-def test_operator_and_its_backward_keep_the_promises_of_an_operator():
-    at = Sizes()
-    value, where, weight = inputs(at, grad=True)
-    sides = flat(at.shapes)
-    operators = torch.ops.leandetr
-    torch.library.opcheck(operators.deform_attn.default, (value, sides, where, weight))
-    given = [tensor.detach() for tensor in (value, where, weight)]
-    grad = torch.randn(at.images, at.queries, at.heads * at.width, dtype=torch.float64)
-    torch.library.opcheck(
-        torch.ops.leandetr.deform_attn_backward.default, (grad, given[0], sides, *given[1:])
-    )
 
 
 @given(at=sizes())

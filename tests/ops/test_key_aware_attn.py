@@ -6,26 +6,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+import sampling_calls
 from leandetr import ops
 from leandetr.errors import LeanDetrError
-from leandetr.ops.deform_attn import flat
-from sampling import BACKENDS, Sizes, locations, queries, sizes, tokens
+from sampling import BACKENDS, Sizes, sizes
+from sampling_calls import draw
 
 keys = pytest.mark.parametrize("shared", [True, False], ids=["shared-key", "own-key"])
 
 
 def inputs(at, shared, dtype=torch.float64, *, grad=False):
     """Query, (own key,) value, locations."""
-    own = () if shared else (tokens(at, dtype),)
-    made = (queries(at, dtype), *own, tokens(at, dtype), locations(at, dtype))
-    return [tensor.requires_grad_(grad) for tensor in made]
+    drawn = draw("shared-key" if shared else "own-key", at, dtype)
+    return [tensor.requires_grad_(grad) for tensor in drawn]
 
 
-def call(backend, shapes, query, *rest):
+def call(backend, shapes, *given):
     """With three tensors the value is the key."""
-    *key, value, where = rest
     with ops.use_backend(backend):
-        return ops.key_aware_attn(query, key[0] if key else value, value, shapes, where)
+        return sampling_calls.call("shared-key" if len(given) == 3 else "own-key", shapes, *given)
 
 
 @keys
@@ -34,21 +33,6 @@ def test_gradients_are_those_of_the_function(backend, shared):
     at = Sizes(width=2, points=1)
     leaves = inputs(at, shared, grad=True)
     assert torch.autograd.gradcheck(lambda *given: call(backend, at.shapes, *given), leaves)
-
-
-@keys
-def test_operator_and_its_backward_keep_the_promises_of_an_operator(shared):
-    at = Sizes()
-    query, *key, value, where = inputs(at, shared, grad=True)
-    own = key[0] if key else None
-    sides, operators = flat(at.shapes), torch.ops.leandetr
-    torch.library.opcheck(
-        torch.ops.leandetr.key_aware_attn.default, (query, own, value, sides, where)
-    )
-    grad = torch.randn(at.images, at.queries, at.heads * at.width, dtype=torch.float64)
-    own = None if own is None else own.detach()
-    given = (grad, query.detach(), own, value.detach(), sides, where.detach())
-    torch.library.opcheck(operators.key_aware_attn_backward.default, given)
 
 
 @given(at=sizes(), shared=st.booleans())
