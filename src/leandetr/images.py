@@ -155,7 +155,10 @@ class Preprocess:
     ) -> Images:
         """Normalise and pad what is resized already, on `device`: bytes travel, not floats."""
         pixels, padding = (tensor.to(device) for tensor in _padded(resized))
-        return Images(self.normalise(pixels).masked_fill_(padding[:, None], 0), padding)
+        normalised = self.normalise(pixels)
+        if any(image.shape != resized[0].shape for image in resized):
+            normalised.masked_fill_(padding[:, None], 0)
+        return Images(normalised, padding)
 
 
 def fit(height: int, width: int, short: int, long: int) -> tuple[int, int]:

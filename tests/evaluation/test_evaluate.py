@@ -62,10 +62,17 @@ def test_detections_carry_the_ids_of_the_data(data: DetectionData) -> None:
     assert first[0]["score"] == pytest.approx(0.9)
 
 
-def test_images_of_like_shape_share_a_batch(data: DetectionData) -> None:
+def test_images_of_one_shape_share_a_batch_and_results_keep_the_order(
+    data: DetectionData,
+) -> None:
     model = Scripted(answer)
-    detect(model, data, workers=0, batch=2)
-    assert model.batches == [[(60, 30), (50, 50)], [(20, 20), (40, 60)], [(30, 60)]]
+    found = detect(model, data, workers=0, batch=2)
+    squares = [(50, 50), (20, 20)]  # of one size for the network
+    assert squares in model.batches
+    assert sorted(model.batches) == sorted(
+        [squares, *([size] for size in SIZES if size not in squares)]
+    )
+    assert [one["image_id"] for one in found] == [100 + index for index in range(5) for _ in "ab"]
 
 
 def test_most_detections_and_first_images(data: DetectionData) -> None:

@@ -73,8 +73,7 @@ def read_ahead(
     try:
         for path in files:
             waiting.append(pool.submit(reader.read, path))
-            usual = pixels // pictures if pictures else AHEAD_PIXELS // 8  # nothing known yet
-            if len(waiting) > max(1, min(most, AHEAD_PIXELS // max(usual, 1))):
+            while len(waiting) > _room(pixels, pictures, most):
                 one = waiting.popleft().result()
                 if one.ready is not None:
                     pixels, pictures = pixels + _area(one.ready), pictures + 1
@@ -84,6 +83,12 @@ def read_ahead(
     finally:
         for one in waiting:  # whoever asked was interrupted
             one.cancel()
+
+
+def _room(pixels: int, pictures: int, most: int) -> int:
+    """How many pictures may be ahead, by the size of those so far; eight before any is known."""
+    usual = pixels // pictures if pictures else AHEAD_PIXELS // 8
+    return max(1, min(most, AHEAD_PIXELS // max(usual, 1)))
 
 
 def chunks(files: Iterable[Read], most: int) -> Iterator[list[Read]]:

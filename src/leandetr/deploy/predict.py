@@ -157,7 +157,9 @@ def picture_names(files: Sequence[Path]) -> list[Path]:
 def _inputs(paths: Sequence[str | Path], out: Path) -> list[Path]:
     """The files to look at, without the pictures an earlier run drew into `out`."""
     drawn = (out / PICTURES).resolve()
-    files = [file for file in list_images(paths) if drawn not in file.resolve().parents]
+    files = list_images(paths)
+    if drawn.exists():
+        files = [file for file in files if drawn not in file.resolve().parents]
     if not files:
         raise ImageError(f"expected images, found only the drawn ones in {out / PICTURES}")
     return files

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
+from leandetr.batching import arrange
 from leandetr.boxes import xyxy_to_xywh
 from leandetr.data.dataset import DetectionData, to_coco
 from leandetr.data.loader import DetectionSet, collate
@@ -84,15 +85,16 @@ def detect(
 ) -> list[dict[str, Any]]:
     """What `model` finds on every image, as COCO results with the image and class ids of `data`.
 
-    Boxes are xywh in pixels of the original image, not clipped. Images of similar shape share a
-    batch, so there is little padding; the order of `data` does not matter.
+    Boxes are xywh in pixels of the original image, not clipped; results are in the order of `data`.
+    Images of one shape share a batch: without padding, `batch` changes no score.
     """
     from rich.console import Console
     from rich.progress import track
 
     categories = category_of(model, data)
-    dataset = Subset(DetectionSet(data, model.preprocess), by_shape(data))
-    loader = DataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=collate)
+    dataset = DetectionSet(data, model.preprocess)
+    batches = arrange([model.preprocess.resized(*one.size) for one in data.samples], batch)
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate)
     device = next(model.parameters()).device
     results = []
     steps = track(
@@ -101,7 +103,8 @@ def detect(
     for one in steps:
         found = model.detect(one.images.to(device), one.sizes)
         results += coco_results(found, one.image_ids, categories, max_detections)
-    return results
+    order = {sample.image_id: place for place, sample in enumerate(data.samples)}
+    return sorted(results, key=lambda result: order[result["image_id"]])
 
 
 def category_of(model: Detector, data: DetectionData) -> dict[int, int]:
@@ -120,12 +123,6 @@ def category_of(model: Detector, data: DetectionData) -> dict[int, int]:
             f"rename its categories{f' ({near})' if near else ''}"
         )
     return {label: ids[name] for label, name in enumerate(model.names) if name in ids}
-
-
-def by_shape(data: DetectionData) -> list[int]:
-    """Indices of the samples, tall images first, wide ones last."""
-    shapes = [sample.size[0] / sample.size[1] for sample in data.samples]
-    return sorted(range(len(shapes)), key=lambda index: -shapes[index])
 
 
 def write(

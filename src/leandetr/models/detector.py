@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from leandetr.images import DEFAULT_MAX_PIXELS, Preprocess, read_image
+from leandetr.batching import arrange
+from leandetr.images import DEFAULT_MAX_PIXELS, Photo, Preprocess, read_image
 from leandetr.models.decoders import Decoder
 from leandetr.models.encoders import Encoder
 from leandetr.models.heads import PredictionHeads, ProposalHead
@@ -120,15 +121,24 @@ class Detector(nn.Module):
         `sources` is one image or a sequence: paths, PIL images, H x W x 3 arrays, 3 x H x W
         tensors. Boxes are xyxy pixels of each (upright) image. Raises `ImageError` on the first
         image that cannot be used; `leandetr.deploy.predict` skips such images instead.
+        What is found in an image does not depend on the others.
         """
         items = list(sources) if isinstance(sources, list | tuple) else [sources]
-        device = next(self.parameters()).device
         found: list[Detections] = []
         for group in _batches(items, batch):
-            photos = [read_image(item, max_pixels=max_pixels) for item in group]
-            images = self.preprocess.prepare(photos).to(device)
-            found += self.detect(images, [photo.size for photo in photos])
+            found += self._look([read_image(item, max_pixels=max_pixels) for item in group])
         return [detections.above(threshold) for detections in found]
+
+    def _look(self, photos: Sequence[Photo]) -> list[Detections]:
+        """What is in each photo; only those of one shape share a batch, so none is padded."""
+        device = next(self.parameters()).device
+        sizes = [photo.size for photo in photos]
+        shapes = [self.preprocess.resized(*size) for size in sizes]
+        found: dict[int, Detections] = {}
+        for chosen in arrange(shapes, len(photos)):
+            images = self.preprocess.prepare([photos[index] for index in chosen]).to(device)
+            found |= zip(chosen, self.detect(images, [sizes[i] for i in chosen]), strict=True)
+        return [found[index] for index in range(len(photos))]
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
