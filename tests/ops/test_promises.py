@@ -9,6 +9,7 @@ from leandetr.errors import LeanDetrError
 from sampling import BACKENDS, Sizes
 from sampling_calls import (
     VARIANTS,
+    WAYS,
     answers,
     call,
     draw,
@@ -20,7 +21,8 @@ from sampling_calls import (
 )
 
 SMALL = Sizes(width=2, points=1)
-ODD = {
+CALLS = {
+    "usual": Sizes(),
     "no-images": Sizes(images=0),
     "no-queries": Sizes(queries=0),
     "no-cells": Sizes(shapes=((0, 3), (2, 2))),
@@ -43,7 +45,7 @@ def operators(kind, at, drawn):
 
 
 @kinds
-@kernels
+@pytest.mark.parametrize("way", WAYS[-1:])
 def test_operators_keep_the_promises_of_an_operator(way, kind):
     """Schema, autograd, shapes without numbers, and tracing with free sizes."""
     at = Sizes()
@@ -55,17 +57,17 @@ def test_operators_keep_the_promises_of_an_operator(way, kind):
 
 @kinds
 @kernels
-@pytest.mark.parametrize("odd", ODD)
-def test_odd_calls_have_the_shapes_types_and_strides_that_were_promised(way, kind, odd):
-    drawn = draw(kind, ODD[odd])
-    if odd == "half":
+@pytest.mark.parametrize("case", CALLS)
+def test_answers_have_the_shapes_types_and_strides_that_were_promised(way, kind, case):
+    drawn = draw(kind, CALLS[case])
+    if case == "half":
         last = value_index(kind)
         drawn = [t.to(torch.bfloat16 if i <= last else torch.float32) for i, t in enumerate(drawn)]
-    if odd == "turned":
+    if case == "turned":
         drawn = [tensor.transpose(0, -1).contiguous().transpose(0, -1) for tensor in drawn]
     checks = ("test_schema", "test_faketensor")
     with running(way):
-        for name, given in operators(kind, ODD[odd], drawn):
+        for name, given in operators(kind, CALLS[case], drawn):
             torch.library.opcheck(name, tuple(given), test_utils=checks)
 
 

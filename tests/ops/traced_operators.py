@@ -1,0 +1,81 @@
+"""Compiles and exports the operators, all of them in one function; `test_traced.py` runs this.
+
+In a process of its own, because shape checks on Python functions cannot be traced. Prints how far
+answers and gradients lie from those of the plain call.
+"""
+
+import json
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from leandetr import ops
+from sampling import Sizes
+from sampling_calls import KINDS, call, draw
+
+AT = Sizes(images=2, queries=5, width=4)
+
+
+class Everything(nn.Module):
+    """The sum of what the operators answer to its scaled inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, given: dict[str, list[Tensor]]) -> Tensor:
+        answers = [call(kind, AT.shapes, *(self.scale * t for t in given[kind])) for kind in KINDS]
+        return torch.stack(answers).sum(dim=0)
+
+
+def inputs(queries: int) -> dict[str, list[Tensor]]:
+    """Of all kinds, in single precision."""
+    at = Sizes(AT.images, queries, AT.heads, AT.width, AT.points, AT.shapes)
+    return {kind: [tensor.float() for tensor in draw(kind, at)] for kind in KINDS}
+
+
+def answers(module: nn.Module, given: dict[str, list[Tensor]]) -> list[Tensor]:
+    """Output and all gradients."""
+    leaves = {kind: [t.clone().requires_grad_() for t in given[kind]] for kind in KINDS}
+    output = module(leaves)
+    output.square().sum().backward()
+    return [output.detach(), *(leaf.grad for kind in KINDS for leaf in leaves[kind])]
+
+
+def compiled(backend: str) -> list[float]:
+    """Forward and backward in one graph each; then with other sizes, for which it is free."""
+    found = []
+    with ops.use_backend(backend):
+        plain = Everything()
+        module = torch.compile(plain, backend="aot_eager", fullgraph=True)
+        for queries in (5, 3):
+            given = inputs(queries)
+            pairs = zip(answers(module, given), answers(plain, given), strict=True)
+            found.append(max((one - other).abs().max().item() for one, other in pairs))
+    return found
+
+
+def exported() -> list[float]:
+    """With a free number of queries; numbers of an export are those of the reference."""
+    module = Everything()
+    free = {kind: [_axes(kind, index) for index in range(len(inputs(5)[kind]))] for kind in KINDS}
+    with torch.no_grad():
+        program = torch.export.export(module, (inputs(5),), dynamic_shapes=(free,))
+        names = {str(node.target) for node in program.graph.nodes}
+        assert not [name for name in names if "leandetr" in name], names
+        several = [inputs(queries) for queries in (5, 2, 9)]
+        whole = program.module()
+        return [(whole(given) - module(given)).abs().max().item() for given in several]
+
+
+def _axes(kind: str, index: int) -> dict[int, Dim]:
+    maps = {"deform": (0,), "shared": (1,), "own": (1, 2)}[kind.split("-")[0]]
+    return {} if index in maps else {1: Dim("Q", min=2, max=64)}
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    work = {"export": exported}.get(sys.argv[1])
+    sys.stdout.write(json.dumps(work() if work else compiled(sys.argv[1])))
