@@ -42,8 +42,9 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_curves() -> Iterator[None]:
-    """Drawing takes most of the time of so small a run; test_record.py draws."""
+    """Drawing takes most of the time of so small a run; other tests draw."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "write_preview", lambda images, path: path.touch())
         patch.setattr(record, "_draw", lambda *arguments: True)
         yield
 
@@ -65,7 +66,7 @@ def test_a_run_leaves_a_model_that_knows_its_classes(
     tiny: Recipe, pictures: Path, tmp_path: Path
 ) -> None:
     out = train(tiny, pictures, tmp_path / "run")
-    for name in ("train.log", "tensorboard", "last/state.pt", "best/recipe.yaml"):
+    for name in ("train.log", "tensorboard", "last/state.pt", "best/recipe.yaml", "preview.png"):
         assert (out / name).exists(), name
     assert [(row["epoch"], row["step"], row["skipped"]) for row in rows(out)] == [
         ("1", "2", "0"),

@@ -95,9 +95,7 @@ class DetectionSet(Dataset[Item]):
         self._epoch[0] = epoch
 
     def __getitem__(self, index: int) -> Item:
-        sample = self.data.samples[index]
-        pixels = self._cache[index] if index in self._cache else self._decoded(sample)
-        view = self._change(_view(sample, pixels), self._generator(index))
+        sample, view = self.data.samples[index], self.view(index)
         size = torch.tensor(view.size, dtype=torch.float32)
         boxes = xyxy_to_cxcywh(to_unit(view.boxes, size))
         return Item(
@@ -106,6 +104,12 @@ class DetectionSet(Dataset[Item]):
             sample.image_id,
             sample.size,
         )
+
+    def view(self, index: int) -> View:
+        """An image as this epoch shows it, before its colours are normalised."""
+        sample = self.data.samples[index]
+        pixels = self._cache[index] if index in self._cache else self._decoded(sample)
+        return self._change(_view(sample, pixels), self._generator(index))
 
     def _generator(self, index: int) -> torch.Generator:
         words = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(2)

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from leandetr.data.dataset import Sample
 from leandetr.errors import ImageError
@@ -36,11 +38,15 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of the sheet: a sample, the names of its classes, and what is said below."""
+    """A picture of the sheet: a sample, the names of its classes, and what is said below.
+
+    `pixels` are shown in place of the sample's file, whose size they have.
+    """
 
     sample: Sample
     names: Sequence[str]
     caption: str
+    pixels: UInt8[Tensor, "3 H W"] | None = None
 
     @property
     def shape(self) -> float:
@@ -132,7 +138,9 @@ def _picture(place: _Place) -> Image.Image:
     width, height, sample = place.width * FINE, place.height * FINE, place.tile.sample
     frame = Image.new("RGB", (width, height), FRAME)
     try:
-        pixels = read_image(sample.path).pixels.permute(1, 2, 0).numpy()
+        given = place.tile.pixels
+        shown = read_image(sample.path).pixels if given is None else given
+        pixels = shown.permute(1, 2, 0).numpy()
     except ImageError:
         pen = ImageDraw.Draw(frame)
         pen.text((width // 2, height // 2), "cannot be decoded", PALE, font("", 30), anchor="mm")

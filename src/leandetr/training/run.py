@@ -30,6 +30,7 @@ from leandetr.training.prepare import (
     prepare_model,
     read_data,
 )
+from leandetr.training.preview import PREVIEW, write_preview
 from leandetr.training.record import METRICS, read_rows
 from leandetr.training.validation import Validation
 
@@ -57,7 +58,7 @@ def train(
 
     That folder then holds `best/` and `last/` (model folders; `last/state.pt` is what resuming
     needs), `metrics.csv`, `curves.png`, `train.log`, `tensorboard/`, and what the run is made of:
-    `recipe.yaml` and `run.json`.
+    `recipe.yaml`, `run.json` and `preview.png`, which shows what the model sees.
 
     `recipe` is a preset's name, a recipe, or a detector to fine-tune; `weights` names a model
     whose tensors are taken over where they fit. `overrides` are `path=value` texts such as
@@ -165,6 +166,8 @@ def _loop(
 ) -> Loop:
     how = recipe.train
     images = DetectionSet(data.train, recipe.preprocess, augment=how.augment, seed=how.seed)
+    if accelerator.is_main_process and not (out / PREVIEW).exists():
+        write_preview(images, out / PREVIEW)
     order = EpochBatches(
         len(images),
         how.batch,
