@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from leandetr.deploy.draw import COLOURS, Style, draw, to_supervision
+from leandetr.deploy.draw import Style, draw, to_supervision
 from leandetr.errors import MissingExtra
+from leandetr.palette import COLOURS
 from leandetr.types import Detections
 
 NAMES = ("cell", "ring", "细胞 é")

@@ -4,15 +4,15 @@ Lines and letters grow with the picture; where labels go is decided in `labels.p
 """
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from leandetr import palette
 from leandetr.boxes import clip
 from leandetr.deploy.labels import place
 from leandetr.errors import MissingExtra
@@ -21,31 +21,6 @@ from leandetr.types import Detections
 
 if TYPE_CHECKING:
     import supervision
-
-COLOURS = (
-    "#e6194b",
-    "#0a78ff",
-    "#2fb344",
-    "#ff8c00",
-    "#a64dff",
-    "#00b8b0",
-    "#ffd400",
-    "#ff3fa4",
-    "#8b5a2b",
-    "#b6e000",
-)
-"""Class k is drawn in colour k modulo ten, in every picture."""
-
-
-FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "DroidSansFallbackFull.ttf",
-    "Arial Unicode.ttf",
-    "PingFang.ttc",
-    "msyh.ttc",
-    "DejaVuSans.ttf",
-)
-"""Fonts of the system that are tried for names beyond Latin letters, widest range first."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +71,7 @@ def _outline(
     order = np.argsort(shown.scores.cpu().numpy(), kind="stable")
     for index in order.tolist():
         left, top, right, bottom = map(int, boxes[index])
-        colour = COLOURS[int(shown.labels[index]) % len(COLOURS)]
+        colour = palette.colour(int(shown.labels[index]))
         pen.rectangle(
             (left, top, max(left, right), max(top, bottom)), outline=colour, width=style.line
         )
@@ -129,7 +104,7 @@ def _write(
     pen: ImageDraw.ImageDraw, shown: Detections, boxes: Float[np.ndarray, "D 4"], style: Style
 ) -> None:
     """Draw the labels that have room."""
-    font = _font(" ".join(shown.names), style.font)
+    font = palette.font(" ".join(shown.names), style.font)
     width, height = pen.im.size
 
     @cache
@@ -141,25 +116,9 @@ def _write(
         return right - left + 2 * style.padding, bottom - top + 2 * style.padding
 
     for label in place(shown, boxes, (height, width), measure):
-        colour = COLOURS[int(shown.labels[label.index]) % len(COLOURS)]
+        colour = palette.colour(int(shown.labels[label.index]))
         left, top, right, bottom = (int(side) for side in label.rectangle)
         pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
         inside = extent(label.text)
         corner = (left + style.padding - inside[0], top + style.padding - inside[1])
-        pen.text(corner, label.text, fill=_ink(colour), font=font)
-
-
-@cache
-def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font for `text`: Pillow's own for Latin letters or where the system has none."""
-    if text.encode("latin-1", "ignore").decode("latin-1") != text:
-        for name in FONTS:
-            with suppress(OSError):
-                return ImageFont.truetype(name, size)
-    return ImageFont.load_default(size)
-
-
-def _ink(colour: str) -> str:
-    """Black on light colours, white on dark ones (ITU-R BT.601 luma)."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else "#ffffff"
+        pen.text(corner, label.text, fill=palette.ink(colour), font=font)
