@@ -13,7 +13,7 @@ from leandetr.data.combine import combine
 from leandetr.data.dataset import DetectionData, subset
 from leandetr.data.findings import Finding, How, unwatched
 from leandetr.data.sources import Given, Source, each, own_splits, recognise
-from leandetr.data.splits import usual
+from leandetr.data.splits import in_order, usual
 from leandetr.data.twins import Watch
 from leandetr.data.write import WRITERS, Bearer, new_folder
 from leandetr.errors import DataError
@@ -122,7 +122,8 @@ def _read(data: Given, watch: Watch) -> tuple[dict[str, DetectionData], list[Fin
             parts.setdefault(called[name], []).append(one)
     if not parts:
         raise DataError("; ".join(text for one in findings for text in one.places))
-    return _of_one_kind(parts), findings, NAMES[sources[0].kind]
+    ordered = {name: parts[name] for name in sorted(parts, key=in_order)}
+    return _of_one_kind(ordered), findings, NAMES[sources[0].kind]
 
 
 def _called(source: Source) -> dict[str, str]:
@@ -155,12 +156,12 @@ def _write(
         raise DataError(f"expected --to {', '.join(WRITERS)}, got '{to}'")
     with new_folder(out) as folder:
         WRITERS[to](folder, splits, bearer)
-    crowds = sum(int(one.crowd.sum()) for part in splits.values() for one in part.samples)
-    lost = list(findings)
+    lost, samples = list(findings), [one for part in splits.values() for one in part.samples]
+    crowds = sum(int(one.crowd.sum()) for one in samples)
     if to == "yolo" and crowds:
         what = "boxes around many objects left out, YOLO has none"
         lost.append(Finding("crowd-lost", "warning", out.name, what, crowds))
-    used = {int(label) for part in splits.values() for one in part.samples for label in one.labels}
+    used = {label for one in samples for label in one.labels.tolist()}
     names = next(iter(splits.values())).names
     if to == "voc" and len(used) < len(names):
         unused = tuple(name for label, name in enumerate(names) if label not in used)

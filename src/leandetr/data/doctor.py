@@ -15,6 +15,7 @@ from leandetr.data.advice import ADVICE, COUNTED_FROM
 from leandetr.data.census import Numbers, Part, count
 from leandetr.data.findings import SHOWN, Finding, How, unwatched
 from leandetr.data.sources import Given, each, own_splits, recognise
+from leandetr.data.splits import in_order
 from leandetr.data.twins import Watch
 from leandetr.errors import DataError
 from leandetr.images import IMAGE_SUFFIXES, Preprocess
@@ -98,7 +99,7 @@ def check(
             part = Part(str(source.root), source.kind, split, read.data())
             findings += _shifted(read.log.findings, part)
             parts.append(part)
-    parts = sorted(parts, key=_first_things_first)
+    parts = sorted(parts, key=lambda part: (in_order(part.split), part.data.name))
     numbers = [count(part.data) for part in parts]
     for part, counted in zip(parts, numbers, strict=True):
         findings += suspicion.images(part, counted)
@@ -123,7 +124,7 @@ def _rank(one: Finding) -> tuple[int, int]:
 
 def _shifted(found: Sequence[Finding], part: Part) -> Iterator[Finding]:
     """The findings of a reading; where class ids seem off by one, this is the advice."""
-    used = {int(label) for one in part.data.samples for label in one.labels}
+    used = {label for one in part.data.samples for label in one.labels.tolist()} if found else ()
     last = len(part.data.categories) - 1
     for one in found:
         named = one.kind == "class-unknown" or any("category_id" in text for text in one.places)
@@ -134,11 +135,6 @@ def _shifted(found: Sequence[Finding], part: Part) -> Iterator[Finding]:
             yield replace(one, source=part.data.name, advice=advice)
         else:
             yield replace(one, source=part.data.name)
-
-
-def _first_things_first(part: Part) -> tuple[int, str]:
-    order = ("train", "val", "test")
-    return order.index(part.usual) if part.usual in order else len(order), part.data.name
 
 
 def _splits(parts: Sequence[Part]) -> Iterator[Finding]:

@@ -19,6 +19,11 @@ def usual(split: str) -> str:
     return next((name for name, others in ALIKE.items() if lower in others), split)
 
 
+def in_order(split: str) -> tuple[int, str]:
+    """A key to sort by: train, val, test, and then the others by name."""
+    return ([*ALIKE, usual(split)].index(usual(split)), split)
+
+
 def match(asked: str, known: Iterable[str]) -> str | None:
     """The split that is meant by `asked`: the one of this name, or the only one alike."""
     names = list(known)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from leandetr.checkpoints import store
 from leandetr.data.dataset import DetectionData, require_boxes
-from leandetr.data.sources import Given, find_splits, has_split, load_data
+from leandetr.data.sources import Given, each, find_splits, has_split, load_data
 from leandetr.errors import NetworkUnavailable
 from leandetr.models.backbones import load_pretrained
 from leandetr.models.detector import Detector
@@ -62,7 +62,7 @@ def read_data(root: Given, splits: tuple[str, str], recipe: Recipe) -> Data:
         log.warning(
             "%s has no split '%s': there is no validation, and no best model is chosen "
             "(splits found: %s)",
-            *(root, second, ", ".join(find_splits(root))),
+            *(", ".join(map(str, each(root))), second, ", ".join(find_splits(root))),
         )
         return Data(data, None)
     return Data(data, load_data(root, second, skip_missing=skip))
