@@ -1,7 +1,8 @@
 """The Triton kernels against the reference: what `test_triton.py` runs in a process of its own.
 
 With TRITON_INTERPRET=1 Triton's interpreter runs the kernels on the CPU, some hundred thousand
-times slower than a GPU: sizes are tiny. Without it the same table runs on a GPU, and more.
+times slower than a GPU: sizes are tiny, and all but the tiniest are `make test-slow`. Without it
+the same table runs on a GPU, and more.
 """
 
 import os
@@ -16,7 +17,9 @@ from sampling import Sizes, locations, queries, tokens, weights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
+TINY = Sizes(queries=3, heads=1, width=3, points=1)
 TABLE = {
+    "tiny": TINY,
     "odd": Sizes(queries=17, heads=2, width=3, points=2),
     "one-level": Sizes(images=2, queries=5, heads=1, width=8, points=3, shapes=((5, 3),)),
     "wide-heads": Sizes(queries=2, heads=1, width=96, points=1, shapes=((4, 4), (2, 2), (1, 1))),
@@ -31,7 +34,19 @@ pytestmark = pytest.mark.filterwarnings(  # NumPy warns where a GPU just yields 
 )
 gpu_only = pytest.mark.skipif(INTERPRETED, reason="the interpreter is no GPU")
 SIZES = TABLE if INTERPRETED else TABLE | GPU_TABLE
-table = pytest.mark.parametrize("at", SIZES.values(), ids=SIZES.keys())
+
+
+def sized(**known):
+    """Runs a test at each size; the interpreter usually at the first only."""
+    slow = [pytest.mark.exhaustive] if INTERPRETED else []
+    rows = [
+        pytest.param(at, id=name, marks=slow if number else [])
+        for number, (name, at) in enumerate(known.items())
+    ]
+    return pytest.mark.parametrize("at", rows)
+
+
+table = sized(**SIZES)
 
 
 @pytest.fixture(autouse=True)
@@ -126,15 +141,15 @@ def test_key_aware_attn_equals_reference(at, form, shared):
     compare(at, *key_aware(at, form, shared), first=3)
 
 
-def test_single_precision_is_as_good_as_the_reference():
-    at = TABLE["one-level"]
+@sized(tiny=TINY, one_level=TABLE["one-level"])
+def test_single_precision_is_as_good_as_the_reference(at):
     compare(at, *deform(at, "boxes", torch.float32), first=1)
     compare(at, *key_aware(at, "points", True, torch.float32), first=3)
 
 
+@sized(tiny=TINY, usual=Sizes(queries=5, heads=2, width=8))
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
-def test_low_precision_is_rounded_once_at_the_end(low):
-    at = Sizes(queries=5, heads=2, width=8)
+def test_low_precision_is_rounded_once_at_the_end(low, at):
     value, where, weight = (t.to(low) for t in (tokens(at), locations(at), weights(at)))
     where = where.float()
     exact = reference.deform_attn(value.float(), at.shapes, where, weight.float())
@@ -150,9 +165,9 @@ def test_low_precision_is_rounded_once_at_the_end(low):
         torch.testing.assert_close(one, other.to(one.dtype))
 
 
+@sized(tiny=TINY, usual=Sizes(queries=3, heads=1, width=8))
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
-def test_key_aware_attn_in_low_precision(low):
-    at = Sizes(queries=3, heads=1, width=8)
+def test_key_aware_attn_in_low_precision(low, at):
     query, value, where = (t.to(low) for t in (queries(at), tokens(at), locations(at)))
     single = value.float()
     exact = reference.key_aware_attn(query.float(), single, single, at.shapes, where.float())
@@ -168,6 +183,7 @@ def test_key_aware_attn_in_low_precision(low):
         torch.testing.assert_close(grads[index], wanted[index].to(low), atol=1e-3, rtol=1e-2)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", cases("ops/*"))
 def test_golden(name):
     t = {key: tensor.to(DEVICE) for key, tensor in load_case(name).tensors.items()}
@@ -231,8 +247,8 @@ def test_a_level_without_pixels_holds_zeros():
     assert grads[1].isfinite().all()
 
 
-def test_strides_do_not_matter():
-    at = Sizes(images=2)
+@sized(tiny=Sizes(images=2, queries=1, heads=1, points=1), usual=Sizes(images=2))
+def test_strides_do_not_matter(at):
     kernels, expected, given = deform(at, "points")
     strided = [t.transpose(0, -1).contiguous().transpose(0, -1) for t in given]
     assert not any(t.is_contiguous() for t in strided)
@@ -242,17 +258,20 @@ def test_strides_do_not_matter():
     compare(at, kernels, expected, strided, first=3)
 
 
-def test_wide_offsets_lead_to_the_same_places(monkeypatch):
+@sized(tiny=TINY, usual=Sizes(images=2, heads=1, points=1))
+def test_wide_offsets_lead_to_the_same_places(monkeypatch, at):
     monkeypatch.setattr(triton_launch, "SMALL", 0)
-    at = Sizes(images=2, heads=1, points=1)
     compare(at, *deform(at, "boxes"), first=1)
     compare(at, *key_aware(at, "points", False), first=3)
 
 
-def test_ordered_sums_know_no_order(monkeypatch):
+@sized(
+    tiny=Sizes(queries=6, heads=1, width=4, points=1, shapes=((2, 2),)),
+    usual=Sizes(queries=12, heads=1, width=4, shapes=((2, 2),)),
+)
+def test_ordered_sums_know_no_order(monkeypatch, at):
     """Asked for determinism, the value's gradient is the same to the bit, whoever comes first."""
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    at = Sizes(images=1, queries=12, heads=1, width=4, shapes=((2, 2),))
     order = torch.randperm(at.queries)
     value, where, weight = (t.float() for t in (tokens(at), locations(at), weights(at)))
     grad = torch.randn(1, at.queries, 4)

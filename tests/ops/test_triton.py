@@ -28,15 +28,15 @@ def run(*arguments, **environment):
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     return done.stdout
 
 
-def table(**environment):
-    return run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(TABLE), **environment)
+def table(*options, **environment):
+    return run("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(TABLE), **environment)
 
 
 @pytest.mark.slow
@@ -45,11 +45,18 @@ def test_kernels_equal_the_reference_in_the_interpreter():
     assert " passed" in table(TRITON_INTERPRET="1")
 
 
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+@has_triton
+def test_kernels_equal_the_reference_in_the_interpreter_at_more_sizes():
+    assert " passed" in table("-m", "exhaustive", TRITON_INTERPRET="1")
+
+
 @pytest.mark.gpu
 @has_triton
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_kernels_equal_the_reference_on_a_gpu():
-    assert " passed" in table(TRITON_INTERPRET="0")
+    assert " passed" in table("-m", "", TRITON_INTERPRET="0")
 
 
 def test_importing_the_library_leaves_the_kernels_alone():
