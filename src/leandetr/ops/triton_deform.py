@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from leandetr.ops import triton_launch as host
 from leandetr.ops.triton_corners import (
     blend,
     every_sample,
@@ -33,19 +34,6 @@ from leandetr.ops.triton_corners import (
     row_of_channels,
     scatter,
     store_places,
-)
-from leandetr.ops.triton_launch import (
-    BACKWARD,
-    FORWARD,
-    from_places,
-    lane,
-    launch,
-    real,
-    sizes,
-    straight,
-    sums,
-    table,
-    tuned,
 )
 from leandetr.types import Shapes
 
@@ -81,7 +69,7 @@ def backward_at(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of value, reference (empty unless it `moves`), offsets and logits."""
     by_value, by_place, by_logit = _run_backward(grad, value, shapes, reference, offsets, logits)
-    by_reference, by_offset = from_places(by_place, shapes, reference, offsets, moves)
+    by_reference, by_offset = host.from_places(by_place, shapes, reference, offsets, moves)
     return by_value, by_reference, by_offset, by_logit
 
 
@@ -91,12 +79,17 @@ def _run_forward(
     images, queries, heads = where.shape[:3]
     output = value.new_empty(images, queries, heads * value.shape[-1])
     if output.numel():
-        value, given = value.contiguous(), sizes(shapes, around, where, value.shape[-1])
-        inputs = (value, table(shapes, value.device), straight(around), where.contiguous())
-        given["LANE"] = lane(value, weights)
-        exact = real(value, around, where, weights)
+        value, given = value.contiguous(), host.sizes(shapes, around, where, value.shape[-1])
+        inputs = (
+            value,
+            host.table(shapes, value.device),
+            host.straight(around),
+            where.contiguous(),
+        )
+        given["LANE"] = host.lane(value, weights)
+        exact = host.real(value, around, where, weights)
         tensors = (*inputs, weights.contiguous(), output)
-        launch(_forward, value, tensors, queries=queries, exact=exact, given=given)
+        host.launch(_forward, value, tensors, queries=queries, exact=exact, given=given)
     return output
 
 
@@ -110,7 +103,7 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the value, of where each sample fell, and of the weights."""
     images, queries, heads, _, points, _ = where.shape
-    exact = real(grad, value, around, where, weights)
+    exact = host.real(grad, value, around, where, weights)
     by_place = where.new_zeros((images, queries, heads, len(shapes), points, 2), dtype=exact)
     value, weights = value.contiguous(), weights.contiguous()
     by_weight = torch.zeros_like(weights)
@@ -121,20 +114,20 @@ def _run_backward(
         most = grad.abs().max()
         return most if around is not None else most * weights.abs().max()
 
-    by_value = sums(value, exact, queries * len(shapes) * points, largest)
-    inputs = (grad.contiguous(), value, table(shapes, value.device), straight(around))
+    by_value = host.sums(value, exact, queries * len(shapes) * points, largest)
+    inputs = (grad.contiguous(), value, host.table(shapes, value.device), host.straight(around))
     results = (by_value.buffer, by_value.factor, by_place, by_weight)
-    given = sizes(shapes, around, where, value.shape[-1])
+    given = host.sizes(shapes, around, where, value.shape[-1])
     given["ORDERED"] = by_value.factor is not None
     tensors = (*inputs, where.contiguous(), weights, *results)
-    launch(_backward, value, tensors, queries=queries, exact=exact, given=given)
+    host.launch(_backward, value, tensors, queries=queries, exact=exact, given=given)
     return by_value.result(value), by_place, by_weight
 
 
 # fmt: off
 
 
-@tuned(FORWARD)
+@host.tuned(host.FORWARD)
 @triton.jit(do_not_specialize=["queries", "tokens", "crowd"])
 @no_type_check
 def _forward(
@@ -187,7 +180,7 @@ def _softmax(
     return peak, part, powers * part[:, None]
 
 
-@tuned(BACKWARD, zeroed=("by_value",))
+@host.tuned(host.BACKWARD, zeroed=("by_value",))
 @triton.jit(do_not_specialize=["queries", "tokens", "crowd"])
 @no_type_check
 def _backward(

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from leandetr.ops import triton_launch as host
 from leandetr.ops.triton_corners import (
     LOWEST,
     blend,
@@ -26,19 +27,6 @@ from leandetr.ops.triton_corners import (
     row_of_channels,
 )
 from leandetr.ops.triton_key_aware_backward import add_gradients
-from leandetr.ops.triton_launch import (
-    FORWARD,
-    Sums,
-    from_places,
-    lane,
-    launch,
-    real,
-    sizes,
-    straight,
-    sums,
-    table,
-    tuned,
-)
 from leandetr.types import Shapes
 
 
@@ -89,7 +77,7 @@ def backward_at(
     That of the reference is empty unless it `moves`.
     """
     *rest, by_place = _run_backward(grad, (query, key, value), shapes, reference, offsets)
-    by_reference, by_offset = from_places(by_place, shapes, reference, offsets, moves)
+    by_reference, by_offset = host.from_places(by_place, shapes, reference, offsets, moves)
     return rest[0], rest[1], rest[2], by_reference, by_offset
 
 
@@ -104,9 +92,9 @@ def _run_forward(asked: Asked, shapes: Shapes, around: Tensor | None, where: Ten
     if output.numel():
         inputs = _inputs(asked, shapes, around, where)
         given = _sizes(asked, shapes, around, where)
-        given["LANE"] = lane(value, query)
-        exact = real(*asked, around, where)
-        launch(_forward, value, (*inputs, output), queries=queries, exact=exact, given=given)
+        given["LANE"] = host.lane(value, query)
+        exact = host.real(*asked, around, where)
+        host.launch(_forward, value, (*inputs, output), queries=queries, exact=exact, given=given)
     return output
 
 
@@ -116,7 +104,7 @@ def _run_backward(
     """Gradients of the query, the key, the value, and of where each sample fell."""
     query, key, value = asked
     images, queries, heads, _, points, _ = where.shape
-    exact = real(grad, *asked, around, where)
+    exact = host.real(grad, *asked, around, where)
     by_query = torch.zeros_like(query, memory_format=torch.contiguous_format)
     by_place = where.new_zeros((images, queries, heads, len(shapes), points, 2), dtype=exact)
     nothing = value.new_empty(0)
@@ -130,12 +118,12 @@ def _run_backward(
     given["ORDERED"] = by_value.factor is not None
     inputs = (grad.contiguous(), *_inputs(asked, shapes, around, where))
     tensors = (*inputs, *results)
-    launch(add_gradients, value, tensors, queries=queries, exact=exact, given=given)
+    host.launch(add_gradients, value, tensors, queries=queries, exact=exact, given=given)
     key_grad = nothing if key is None else by_key.result(key)
     return by_query, key_grad, by_value.result(value), by_place
 
 
-def _sums(grad: Tensor, asked: Asked, exact: torch.dtype, samples: int) -> Sums:
+def _sums(grad: Tensor, asked: Asked, exact: torch.dtype, samples: int) -> host.Sums:
     """Zeros to add gradients to: a weight is 1 at most, a logit's gradient twice a product."""
     query, _, value = asked
 
@@ -143,27 +131,27 @@ def _sums(grad: Tensor, asked: Asked, exact: torch.dtype, samples: int) -> Sums:
         fit = 2 * value.abs().max() * query.abs().max() * query.shape[-1] ** 0.5
         return grad.abs().max() * (1 + fit.double())
 
-    return sums(value, exact, query.shape[1] * samples, largest)
+    return host.sums(value, exact, query.shape[1] * samples, largest)
 
 
 def _inputs(asked: Asked, shapes: Shapes, around: Tensor | None, where: Tensor) -> tuple:
     query, key, value = asked
     value = value.contiguous()
     own = value if key is None else key.contiguous()
-    levels = table(shapes, value.device)
-    return query.contiguous(), own, value, levels, straight(around), where.contiguous()
+    levels = host.table(shapes, value.device)
+    return query.contiguous(), own, value, levels, host.straight(around), where.contiguous()
 
 
 def _sizes(asked: Asked, shapes: Shapes, around: Tensor | None, where: Tensor) -> dict:
     width = asked[0].shape[-1]
     shared = {"SHARED": asked[1] is None, "ROOT": width**-0.5}
-    return {**sizes(shapes, around, where, width), **shared}
+    return {**host.sizes(shapes, around, where, width), **shared}
 
 
 # fmt: off
 
 
-@tuned(FORWARD)
+@host.tuned(host.FORWARD)
 @triton.jit(do_not_specialize=["queries", "tokens", "crowd"])
 @no_type_check
 def _forward(

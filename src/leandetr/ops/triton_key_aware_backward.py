@@ -17,6 +17,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from leandetr.ops import triton_launch as host
 from leandetr.ops.triton_corners import (
     LOWEST,
     blend,
@@ -33,12 +34,11 @@ from leandetr.ops.triton_corners import (
     store_places,
     take,
 )
-from leandetr.ops.triton_launch import BACKWARD, tuned
 
 # fmt: off
 
 
-@tuned(BACKWARD, zeroed=("by_key", "by_value"))
+@host.tuned(host.BACKWARD, zeroed=("by_key", "by_value"))
 @triton.jit(do_not_specialize=["queries", "tokens", "crowd"])
 @no_type_check
 def add_gradients(
