@@ -1,0 +1,200 @@
+"""Whether pictures reach the model as fast as it takes them: prediction and training.
+
+    python -m benchmarks.feeding                     # some minutes on two cores
+    python -m benchmarks.feeding --write docs/benchmarks.md
+
+The bare model gets batches that were prepared before the clock started; `leandetr predict` starts
+from the same pictures as files. The two take turns, and of each the fastest round counts.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+import leandetr
+from benchmarks.machine import describe
+from benchmarks.page import put
+from leandetr.data import load_data
+from leandetr.data.loader import DetectionSet
+from leandetr.deploy.predict import PredictOptions, predict
+from leandetr.images import Preprocess, read_image, resize
+from leandetr.models.detector import Detector
+from leandetr.training.batches import Batches, EpochBatches
+from leandetr.training.build import build_criterion
+
+CELLS = Path(__file__).parent.parent / "examples" / "cells"
+NANO = "lite-dino-nano-cells"
+RESNET = "lite-dino-r50-h3l1-2p1x3"
+
+
+class Case(NamedTuple):
+    """A model, the files it looks at (width, height) and how many."""
+
+    name: str
+    preprocess: Preprocess | None
+    files: tuple[int, int]
+    count: int
+    batch: int
+
+    def model(self) -> Detector:
+        """A shipped model as it is, a recipe with random weights."""
+        shipped = self.name in leandetr.shipped_models()
+        model = (leandetr.load if shipped else leandetr.create_model)(self.name)
+        if self.preprocess is not None:
+            model.preprocess = self.preprocess
+        return model.eval()
+
+
+CASES = (
+    Case(NANO, None, (640, 480), 48, 8),
+    Case(NANO, None, (1920, 1440), 24, 8),
+    Case(RESNET, Preprocess(320, 544), (640, 480), 8, 4),
+)
+
+
+def make_files(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
+    """Photos of blood cells as JPEG files, enlarged where larger ones are asked for."""
+    folder.mkdir(parents=True)
+    originals = sorted((CELLS / "images" / "test").iterdir())
+    paths = []
+    for index in range(count):
+        path = folder / f"{index:03}.jpg"
+        original = originals[index % len(originals)]
+        with Image.open(original) as image:
+            if image.size == size:
+                shutil.copyfile(original, path)
+            else:
+                image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+        paths.append(path)
+    return paths
+
+
+def fastest(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds of the fastest call of each; they take turns after a call that does not count."""
+    seconds = {name: float("inf") for name in works}
+    for turn in range(rounds + 1):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            if turn:
+                seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds
+
+
+def prediction_row(case: Case, folder: Path, rounds: int) -> str:
+    """Images a second of the bare model, of prediction, and of prediction with pictures."""
+    model = case.model()
+    paths = make_files(folder, case.files, case.count)
+    photos = [read_image(path) for path in paths]
+    small = [resize(p.pixels, *model.preprocess.resized(*p.size)) for p in photos]
+    sizes = [photo.size for photo in photos]
+    starts = range(0, case.count, case.batch)
+    batches = [model.preprocess.batch(small[i : i + case.batch]) for i in starts]
+
+    def bare() -> None:
+        for start, images in zip(starts, batches, strict=True):
+            model.detect(images, sizes[start : start + case.batch])
+
+    def files(pictures: bool) -> None:
+        options = PredictOptions(batch=case.batch, pictures=pictures, overwrite=True)
+        predict(model, [folder], folder.parent / "out", options)
+
+    seconds = fastest(
+        {"bare": bare, "files": lambda: files(False), "pictures": lambda: files(True)}, rounds
+    )
+    rates = {name: case.count / value for name, value in seconds.items()}
+    inside = "x".join(map(str, batches[0].pixels.shape[2:]))
+    return (
+        f"| {case.name} | {case.files[0]}x{case.files[1]} | {inside} | {case.batch} "
+        f"| {rates['bare']:.1f} | {rates['files']:.1f} | {rates['files'] / rates['bare']:.2f} "
+        f"| {rates['pictures']:.1f} | {rates['pictures'] / rates['bare']:.2f} |"
+    )
+
+
+def training_row(rounds: int) -> str:
+    """Images a second of the loader, augmenting as the recipe says, against a training step's."""
+    recipe = leandetr.recipe("lite-dino-nano")
+    how = recipe.train
+    data = load_data(CELLS, "test")
+    model = leandetr.create_model("lite-dino-nano", num_classes=len(data.names)).train()
+    items = DetectionSet(data, recipe.preprocess, augment=how.augment, seed=0)
+    one = next(_epochs(items, how.batch, 0))
+    criterion = build_criterion(model.recipe)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        criterion(model(one.images, one.targets), one.targets).total.backward()
+        optimiser.step()
+
+    sources = {workers: _epochs(items, how.batch, workers) for workers in (0, 1, 2)}
+
+    def load(workers: int) -> Callable[[], None]:
+        def some() -> None:
+            for _ in range(8):
+                next(sources[workers])
+
+        return some
+
+    works = {"step": step} | {str(workers): load(workers) for workers in sources}
+    seconds = fastest(works, rounds)
+    step_rate = len(one) / seconds.pop("step")
+    rates = [8 * len(one) / value for value in seconds.values()]
+    cells = " | ".join(f"{rate:.0f}" for rate in rates)
+    return (
+        f"| lite-dino-nano | {len(one)} | {step_rate:.1f} | {cells} | {rates[0] / step_rate:.1f} |"
+    )
+
+
+def _epochs(items: DetectionSet, batch: int, workers: int) -> Iterator:
+    """Batches without end."""
+    batches = Batches(items, EpochBatches(len(items), batch, seed=0), workers=workers)
+    epoch = 0
+    while True:
+        yield from batches.epoch(epoch)
+        epoch += 1
+
+
+def report(rounds: int) -> str:
+    """Everything, as Markdown."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            prediction_row(case, Path(folder, str(index), "in"), rounds)
+            for index, case in enumerate(CASES)
+        ]
+    return (
+        f"Measured by `python -m benchmarks.feeding` on {describe()}; fastest of {rounds} rounds, "
+        f"images a second.\n\n"
+        "| model | files | network size | batch | bare model | predict | ratio "
+        "| predict, drawing pictures | ratio |\n"
+        "|---|---|---|---:|---:|---:|---:|---:|---:|\n" + "\n".join(rows) + "\n\n"
+        "| recipe | images a step | training step | loader, no workers | 1 worker | 2 workers "
+        "| no workers over step |\n"
+        "|---|---:|---:|---:|---:|---:|---:|\n" + training_row(rounds)
+    )
+
+
+def main() -> None:
+    """Print the report; with --write, put it between the markers of a page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the model")
+    parser.add_argument("--write", type=Path, help="page whose marked part is replaced")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    text = report(options.rounds)
+    print(text)
+    if options.write:
+        put(options.write, "feeding", text)
+
+
+if __name__ == "__main__":
+    main()
