@@ -1,6 +1,6 @@
-"""Kernels on CPU, registered behind the custom operators where the built library loads.
+"""Kernels on CPU, registered behind the custom operators: the built library, else numba.
 
-Without a library everything runs on the reference, and the first use says so once.
+Without either everything runs on the reference; the first use says once what is slower.
 """
 
 from typing import Any
@@ -10,13 +10,18 @@ from torch import Tensor
 
 from leandetr.ops.backend import KERNEL_DEVICES, MISSING, register_kernel
 from leandetr.ops.cpu_library import Library, load
+from leandetr.ops.numba_library import NumbaLibrary, is_installed
 
-LIBRARY: Library | None = load()
+LIBRARY: Library | NumbaLibrary | None = load() or (NumbaLibrary() if is_installed() else None)
 
-WARNING = (
+CURE = "install a wheel of leandetr, or install g++ and type: python -m leandetr.ops.build"
+ON_REFERENCE = (
     "the CPU kernels of leandetr are not built for this machine: deformable and key-aware "
-    "attention run on plain PyTorch, many times slower; install a wheel of leandetr, or install "
-    "g++ and type: python -m leandetr.ops.build"
+    f"attention run on plain PyTorch, many times slower; {CURE}, or: pip install numba"
+)
+ON_NUMBA = (
+    "the CPU kernels of leandetr are not built for this machine: deformable and key-aware "
+    f"attention run on numba, slower, and compile for some seconds at first use; {CURE}"
 )
 
 
@@ -171,8 +176,9 @@ KERNELS = {
 
 def register() -> None:
     """Put the kernels behind the operators and let `auto` choose them on CPU."""
+    if not isinstance(LIBRARY, Library):
+        MISSING["cpu"] = ON_REFERENCE if LIBRARY is None else ON_NUMBA
     if LIBRARY is None:
-        MISSING["cpu"] = WARNING
         return
     for name, kernel in KERNELS.items():
         register_kernel(name, "cpu", kernel)

@@ -1,0 +1,70 @@
+"""The sizes of one call of a kernel, and the check that its tensors fit them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from leandetr.errors import LeanDetrError
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The numbers of `Call` in csrc/abi.h that describe the tensors, in its order."""
+
+    images: int
+    tokens: int
+    queries: int
+    heads: int
+    width: int
+    levels: int
+    points: int
+    own_levels: int
+    reference_width: int
+
+    @property
+    def samples(self) -> int:
+        """How many numbers the call samples."""
+        return self.images * self.queries * self.heads * self.width * self.levels * self.points
+
+
+def measure(sides: list[int], tensors: dict[str, Tensor | None]) -> Sizes:
+    """Sizes of a call with tensors named as in csrc/abi.h; kernels trust them.
+
+    Raises `LeanDetrError` for tensors that do not fit each other or are not contiguous.
+    """
+    value, where, reference = tensors["value"], tensors["where"], tensors.get("reference")
+    assert value is not None
+    assert where is not None
+    images, tokens, heads, width = value.shape
+    queries, own_levels, points = where.shape[1], where.shape[3], where.shape[4]
+    box = 0 if reference is None else reference.shape[-1]
+    levels = len(sides) // 2
+    sizes = Sizes(images, tokens, queries, heads, width, levels, points, own_levels, box)
+    fits = own_levels == levels or (own_levels == 1 and box)
+    shapes = _shapes(sizes)
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        wanted = shapes[name]
+        if tensor.shape != wanted or not tensor.is_contiguous() or not fits:
+            raise LeanDetrError(
+                f"expected {name.removesuffix('_grad')} of shape {wanted} for {levels} levels; "
+                f"got {tuple(tensor.shape)}; sizes are explained in leandetr.ops"
+            )
+    return sizes
+
+
+def _shapes(at: Sizes) -> dict[str, tuple[int, ...]]:
+    """What every tensor of a call must measure."""
+    n, q, m = at.images, at.queries, at.heads
+    value, query = (n, at.tokens, m, at.width), (n, q, m, at.width)
+    where = (n, q, m, at.own_levels, at.points, 2)
+    weights = (n, q, m, at.levels, at.points)
+    if at.reference_width:
+        weights = (n, q, m, at.levels * at.points)
+    reference = (n, q, at.levels, at.reference_width)
+    output = (n, q, m * at.width)
+    kinds = {"value": value, "key": value, "query": query, "where": where, "weights": weights}
+    grads = {f"{name}_grad": shape for name, shape in kinds.items()}
+    rest = {"output": output, "reference": reference, "reference_grad": (m, *reference)}
+    return {**kinds, **grads, **rest}
