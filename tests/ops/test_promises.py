@@ -187,7 +187,7 @@ def test_what_nobody_reads_does_no_harm(way, kind):
 
 @kinds
 @ways
-@pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf, 1e30, -1e30], ids=str)
+@pytest.mark.parametrize("strange", [torch.nan, -torch.inf, 1e30], ids=str)
 def test_a_strange_place_spoils_its_query_alone(way, kind, strange):
     """No number and infinity make no number; far away is far away; nothing else changes."""
     at = Sizes(queries=4, width=32, shapes=((3, 4), (2, 2)))
