@@ -21,13 +21,17 @@ NAMES = [
     "list_models",
     "load",
     "load_official",
+    "profile",
     "publish",
     "recipe",
     "save",
     "shipped_models",
     "train",
 ]
-VERBS = ["convert", "evaluate", "list", "predict", "publish", "scenes", "show", "train"]
+VERBS = [
+    *("compare", "convert", "evaluate", "list", "predict", "profile", "publish", "runs"),
+    *("scenes", "show", "tables", "train"),
+]
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from leandetr.errors import LeanDetrError
     from leandetr.evaluation.coco import CocoScores
     from leandetr.evaluation.evaluate import evaluate
+    from leandetr.evaluation.profile import profile
     from leandetr.models.detector import Detector
     from leandetr.recipes.assemble import create_model, list_models, recipe
     from leandetr.training.run import train
@@ -39,6 +40,7 @@ __all__ = [
     "list_models",
     "load",
     "load_official",
+    "profile",
     "publish",
     "recipe",
     "save",
@@ -57,6 +59,7 @@ _HOMES = {
     "list_models": "leandetr.recipes.assemble",
     "load": "leandetr.checkpoints.store",
     "load_official": "leandetr.checkpoints.load_official",
+    "profile": "leandetr.evaluation.profile",
     "publish": "leandetr.checkpoints.publish",
     "recipe": "leandetr.recipes.assemble",
     "save": "leandetr.checkpoints.store",

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,74 +14,96 @@ if TYPE_CHECKING:
     from leandetr.evaluation.profile import Profile
 
 
+Model = Annotated[
+    str, typer.Argument(help="A recipe (see list), a YAML file, a model folder or a run.")
+]
+Size = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Height and width of the network's input.")
+]
+Convention = Annotated[
+    str | None,
+    typer.Option(help="Count as papers do: 850x1040, 800x1066, 800x1280, coco:FILE.json."),
+]
+Sampling = Annotated[
+    str | None, typer.Option(help="What of sampling counts: all, grid, key-aware or none.")
+]
+Norms = Annotated[
+    bool | None, typer.Option("--norms/--no-norms", help="Count layer and group norms.")
+]
+Elementwise = Annotated[
+    bool | None,
+    typer.Option("--elementwise/--no-elementwise", help="Count work on single elements."),
+]
+Unread = Annotated[
+    bool | None,
+    typer.Option("--unread/--no-unread", help="Count what only official code computes."),
+]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, ...")]
+Dtype = Annotated[str, typer.Option(help="float32, or bfloat16, which is optimised.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Time the optimised model.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+Passes = Annotated[int, typer.Option(min=1, help="Forward passes that are timed.")]
+Json = Annotated[Path | None, typer.Option(help="Also write all figures here.")]
+Markdown = Annotated[Path | None, typer.Option(help="Also write the table here.")]
+Picture = Annotated[Path | None, typer.Option(help="Also draw: .png, .svg or .pdf.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
+
+
 def profile(
-    model: Annotated[
-        str, typer.Argument(help="A recipe (see list), a YAML file, a model folder or a run.")
-    ],
-    size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Height and width of the network's input.")
-    ] = None,
-    convention: Annotated[
-        str | None,
-        typer.Option(help="Count as papers do: 850x1040, 800x1066, 800x1280, coco:FILE.json."),
-    ] = None,
-    sampling: Annotated[
-        str | None, typer.Option(help="What of sampling counts: all, grid, key-aware or none.")
-    ] = None,
-    norms: Annotated[
-        bool | None, typer.Option("--norms/--no-norms", help="Count layer and group norms.")
-    ] = None,
-    elementwise: Annotated[
-        bool | None,
-        typer.Option("--elementwise/--no-elementwise", help="Count work on single elements."),
-    ] = None,
-    unread: Annotated[
-        bool | None,
-        typer.Option("--unread/--no-unread", help="Count what only official code computes."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16 (optimised).")] = "float32",
-    fast: Annotated[bool, typer.Option("--fast", help="Time the optimised model.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
-    passes: Annotated[int, typer.Option(min=1, help="Forward passes that are timed.")] = 10,
-    json: Annotated[Path | None, typer.Option(help="Also write all figures here.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write the table here.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Also draw: .png, .svg or .pdf.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there.")
-    ] = False,
+    model: Model,
+    size: Size = None,
+    convention: Convention = None,
+    sampling: Sampling = None,
+    norms: Norms = None,
+    elementwise: Elementwise = None,
+    unread: Unread = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    fast: Fast = False,
+    batch: Batch = 1,
+    passes: Passes = 10,
+    json: Json = None,
+    markdown: Markdown = None,
+    picture: Picture = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Tell what a model costs, part by part.
 
     Parameters, multiply-adds, latency, memory, and how near it comes to the machine's best.
     """
-    from leandetr.evaluation import profile_text
     from leandetr.evaluation.profile import How
     from leandetr.evaluation.profile import profile as run
-    from leandetr.files import refuse_existing, write_json, write_text
+    from leandetr.files import refuse_existing
 
     outputs = [path for path in (json, markdown, picture) if path is not None]
     refuse_existing(outputs, overwrite=overwrite)
+    switches = {"sampling": sampling, "norms": norms, "elementwise": elementwise, "unread": unread}
     found = run(
         model,
         None if size is None else _sides(size),
         convention=convention,
-        tally=_tally(
-            convention, sampling=sampling, norms=norms, elementwise=elementwise, unread=unread
-        ),
+        tally=_tally(convention, switches),
         how=How(device=device, dtype=dtype, batch=batch, passes=passes, fast=fast),
     )
     _show(found)
+    _write(found, json=json, markdown=markdown, picture=picture)
+    if outputs:
+        typer.echo(f"written to {', '.join(map(str, outputs))}")
+
+
+def _write(
+    found: "Profile", *, json: Path | None, markdown: Path | None, picture: Path | None
+) -> None:
+    """The files that were asked for."""
+    from leandetr.evaluation import profile_picture, profile_text
+    from leandetr.files import write_json, write_text
+
     if json is not None:
         write_json(json, found.to_dict())
     if markdown is not None:
         write_text(markdown, profile_text.markdown(found))
     if picture is not None:
-        from leandetr.evaluation.profile_picture import draw
-
-        draw(found, picture)
-    if outputs:
-        typer.echo(f"written to {', '.join(map(str, outputs))}")
+        profile_picture.draw(found, picture)
 
 
 def _show(found: "Profile") -> None:
@@ -98,12 +120,12 @@ def _show(found: "Profile") -> None:
         typer.echo(note)
 
 
-def _tally(convention: str | None, **switches: str | bool | None) -> "Tally":
+def _tally(convention: str | None, switches: dict[str, Any]) -> "Tally":
     """What the convention counts, with the switches that were typed."""
     from leandetr.evaluation.conventions import tally_of
 
     typed = {name: value for name, value in switches.items() if value is not None}
-    return replace(tally_of(convention), **typed)  # pyright: ignore[reportArgumentType]
+    return replace(tally_of(convention), **typed)
 
 
 def _sides(size: str) -> tuple[int, int]:

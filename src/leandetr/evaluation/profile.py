@@ -23,7 +23,7 @@ from leandetr.evaluation.cost import usual_size
 from leandetr.evaluation.counting import Tally, count
 from leandetr.evaluation.machine import describe, device_of
 from leandetr.evaluation.parts import OUTSIDE, STAGES, TRAINING, Part, layers, part_of
-from leandetr.evaluation.timing import Spread, measure
+from leandetr.evaluation.timing import Measured, Spread, measure
 from leandetr.models.detector import Detector
 from leandetr.recipes.assemble import create_model, list_models
 from leandetr.recipes.recipe import Recipe
@@ -72,8 +72,8 @@ class PartProfile:
     layers: int
     parameters: int
     gmacs: float
-    latency: Spread
-    share_of_peak: float | None
+    latency: Spread = Spread(0.0, 0.0, 0.0)
+    share_of_peak: float | None = None
 
     @property
     def name(self) -> str:
@@ -132,49 +132,68 @@ def profile(
     is timed, and a tally, unless `tally` is another. Weights that are not trained are random: that
     changes no count and hardly a time. Raises `LeanDetrError` for what cannot be profiled.
     """
-    if size is not None and convention is not None:
-        raise RecipeError("a convention has its own size; type either --size or --convention")
     named, detector = _opened(model)
     device = device_of(how.device)
     detector = detector.to(device).eval()
-    sizes: Sizes = ((size or usual_size(detector.recipe), 1),)
-    if convention is not None:
-        sizes = find_convention(convention, detector.preprocess).sizes
-    timed_size = max(sizes, key=lambda one: one[1])[0]
+    sizes = _sizes(detector, size, convention)
+    timed = max(sizes, key=lambda one: one[1])[0]
     tally = tally or tally_of(convention)
-    worked = count(detector, timed_size)
+    worked = count(detector, timed)
     counts = worked if len(sizes) == 1 else mean_counts(detector, sizes)
-    weights = _weights(detector)
-    images = _noise(timed_size, how.batch, device)
-    measured = measure(_prepared(detector, how), images, passes=how.passes, warm_up=WARM_UP)
-    computed = {part: worked.gmacs(part=part) * how.batch for part in worked.parts}
+    images = _noise(timed, how.batch, device)
+    ready, dtype = _prepared(detector, how), DTYPES[how.dtype]
+    measured = measure(ready, images, passes=how.passes, warm_up=WARM_UP, dtype=dtype)
+    rows = _rows(detector, {part: counts.gmacs(tally, part=part) for part in counts.parts})
+    computed = {part: worked.gmacs(part=part) * how.batch for part in rows}
     return Profile(
         model=named,
         convention=convention,
-        size=timed_size,
+        size=timed,
         tally=tally,
         how=replace(how, device=str(device)),
-        parameters=weights.total(),
+        parameters=sum(row.parameters for row in rows.values()),
         gmacs=counts.gmacs(tally),
         latency=Spread.of(measured.seconds()),
         share_of_peak=measured.share(sum(computed.values())) or 0.0,
         peak_memory=measured.peak,
         process_memory=measured.held,
         matmul_peak=statistics.median(measured.rates),
-        rows=tuple(
-            PartProfile(
-                stage=part.stage,
-                kind=part.kind,
-                layers=layers(detector).get(part, 0),
-                parameters=weights[part],
-                gmacs=counts.gmacs(tally, part=part),
-                latency=Spread.of(measured.seconds(part)),
-                share_of_peak=measured.share(computed.get(part, 0.0), part),
-            )
-            for part in _in_order((*worked.parts, *weights, OUTSIDE))
-        ),
+        rows=tuple(_timed(row, part, measured, computed[part]) for part, row in rows.items()),
         machine=describe(device),
     )
+
+
+def _sizes(detector: Detector, size: tuple[int, int] | None, convention: str | None) -> Sizes:
+    """What the detector is to be counted on. Raises `RecipeError` where two things are asked."""
+    if convention is None:
+        return ((size or usual_size(detector.recipe), 1),)
+    if size is not None:
+        raise RecipeError("a convention has its own size; type either --size or --convention")
+    return find_convention(convention, detector.preprocess).sizes
+
+
+def _rows(detector: Detector, gmacs: dict[Part, float]) -> dict[Part, PartProfile]:
+    """What is known of the parts before they are timed, in the order in which they work."""
+    weights = Counter[Part]()
+    for name, parameter in detector.named_parameters():
+        weights[part_of(detector, name)] += parameter.numel()
+    number = layers(detector)
+    return {
+        part: PartProfile(
+            stage=part.stage,
+            kind=part.kind,
+            layers=number.get(part, 0),
+            parameters=weights[part],
+            gmacs=gmacs.get(part, 0.0),
+        )
+        for part in _in_order((*gmacs, *number, *weights, OUTSIDE))
+    }
+
+
+def _timed(row: PartProfile, part: Part, measured: Measured, gmacs: float) -> PartProfile:
+    """The row with its times; `gmacs` is what the part computes in a pass."""
+    spread = Spread.of(measured.seconds(part))
+    return replace(row, latency=spread, share_of_peak=measured.share(gmacs, part))
 
 
 def _in_order(parts: Iterable[Part]) -> list[Part]:
@@ -183,14 +202,6 @@ def _in_order(parts: Iterable[Part]) -> list[Part]:
     return sorted(
         dict.fromkeys(parts), key=lambda part: (stages.index(part.stage), part.kind == "rest")
     )
-
-
-def _weights(detector: Detector) -> Counter[Part]:
-    """Parameters of each part."""
-    counted = Counter[Part]()
-    for name, parameter in detector.named_parameters():
-        counted[part_of(detector, name)] += parameter.numel()
-    return counted
 
 
 def _opened(model: str | Recipe | Detector) -> tuple[str, Detector]:

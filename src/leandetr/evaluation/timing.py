@@ -121,11 +121,13 @@ class Measured:
         return statistics.median([gmacs / (seconds * rate) for seconds, rate in pairs])
 
 
-def measure(model: Detector, images: Images, *, passes: int, warm_up: int) -> Measured:
+def measure(
+    model: Detector, images: Images, *, passes: int, warm_up: int, dtype: torch.dtype
+) -> Measured:
     """Time `passes` forward passes with post-processing, after some that do not count.
 
-    Passes and large matrix products take turns, so that whoever else is busy on the machine slows
-    both alike. Memory is measured in passes of its own, before.
+    Passes and large matrix products, these in `dtype`, take turns, so that whoever else is busy on
+    the machine slows both alike. Memory is measured in passes of its own, before.
     """
     device = images.pixels.device
     sizes = [(images.pixels.shape[-2], images.pixels.shape[-1])] * len(images.pixels)
@@ -137,7 +139,7 @@ def measure(model: Detector, images: Images, *, passes: int, warm_up: int) -> Me
     peak = peak_memory(detect, device)
     held = process_memory(detect) if device.type == "cpu" else None
     clock = Clock(device)
-    rate = multiply_rate(device, images.pixels.dtype)
+    rate = multiply_rate(device, dtype)
     spent, rates = [], []
     with watched(model, clock.change):
         for index in range(warm_up + passes):
