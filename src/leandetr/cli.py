@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from leandetr import __version__, cli_compare, cli_data, cli_models, cli_profile, cli_training
+from leandetr import (
+    __version__,
+    cli_compare,
+    cli_data,
+    cli_doctor,
+    cli_models,
+    cli_profile,
+    cli_training,
+)
 from leandetr.cli_training import Changes
 from leandetr.errors import LeanDetrError
 
@@ -206,6 +214,7 @@ def predict(
 
 app.add_typer(cli_data.app, name="data")
 app.command("scenes")(cli_data.scenes)
+app.command("doctor")(cli_doctor.doctor)
 app.command("profile")(cli_profile.profile)
 app.command("compare")(cli_compare.compare)
 app.command("tables")(cli_compare.tables)

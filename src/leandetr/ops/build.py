@@ -1,12 +1,14 @@
 """Builds the CPU kernels: `python -m leandetr.ops.build`.
 
 Plain C++ behind a C interface: no PyTorch headers, so a build takes seconds and fits every PyTorch.
-Needs GCC or Clang (the environment variable CXX names another). Uses the standard library only,
-because `setup.py` runs this file before anything is installed.
+Needs GCC or Clang. The environment variable CXX names another compiler, with arguments if it needs
+any, as in CXX="clang++ -target aarch64-linux-gnu"; variants are those of the machine it builds for.
+Uses the standard library only, because `setup.py` runs this file before anything is installed.
 """
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,9 +34,14 @@ FLAGS = (
 )
 X86_VARIANTS = {
     "generic": (),
-    "avx2": ("-march=x86-64-v3",),
-    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+    "avx2": ("-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c", "-mlzcnt", "-mmovbe", "-mpopcnt"),
+    "avx512": (
+        *("-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mf16c", "-mlzcnt", "-mmovbe", "-mpopcnt"),
+        *("-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"),
+        "-mprefer-vector-width=512",
+    ),
 }
+"""Written out, because compilers older than GCC 11 do not know x86-64-v3."""
 OTHER_VARIANTS = {"generic": ()}
 SECONDS = 600
 """A compiler that takes longer is stuck."""
@@ -51,13 +58,23 @@ def library_name() -> str:
     return f"kernels-{system}-{machine}.{ending}"
 
 
-def find_compiler() -> str:
+def find_compiler() -> list[str]:
     """The command of a C++ compiler; raises `BuildFailed` where there is none."""
-    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
-        found = shutil.which(name) if name else None
-        if found:
-            return found
-    raise BuildFailed("no C++ compiler was found (looked for $CXX, g++, clang++, c++)")
+    asked = os.environ.get("CXX")
+    for name in (asked,) if asked else ("g++", "clang++", "c++"):
+        words = shlex.split(name)
+        if shutil.which(words[0]):
+            return words
+    raise BuildFailed(f"no C++ compiler was found (looked for {asked or 'g++, clang++, c++'})")
+
+
+def _variants(compiler: list[str]) -> dict[str, tuple[str, ...]]:
+    """Instruction sets of the machine that the compiler builds for, and their flags."""
+    try:
+        said = _run([*compiler, "-dumpmachine"]).lower()
+    except BuildFailed:  # not every compiler can say
+        said = platform.machine().lower()
+    return X86_VARIANTS if said.startswith(("x86_64", "amd64")) else OTHER_VARIANTS
 
 
 def is_fresh(folder: Path = LIBRARIES) -> bool:
@@ -76,7 +93,7 @@ def build(folder: Path = LIBRARIES) -> Path:
     if is_fresh(folder):
         return folder / library_name()
     compiler = find_compiler()
-    variants = X86_VARIANTS if platform.machine().lower() in ("x86_64", "amd64") else OTHER_VARIANTS
+    variants = _variants(compiler)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / library_name()
     with tempfile.TemporaryDirectory() as temporary:
@@ -92,18 +109,19 @@ def build(folder: Path = LIBRARIES) -> Path:
             list(pool.map(_run, commands))
         objects = [str(path) for path in sorted(work.glob("*.o"))]
         linked = work / target.name
-        _run([compiler, "-shared", "-o", str(linked), *objects, "-lm", "-pthread"])
+        _run([*compiler, "-shared", "-o", str(linked), *objects, "-lm", "-pthread"])
         fresh = target.with_suffix(f".{os.getpid()}")
         shutil.copy2(linked, fresh)
         fresh.replace(target)  # at once: a running process keeps the old one
     return target
 
 
-def _compile(compiler: str, source: str, target: Path, *extra: str) -> list[str]:
-    return [compiler, *FLAGS, *extra, "-c", str(SOURCES / source), "-o", str(target)]
+def _compile(compiler: list[str], source: str, target: Path, *extra: str) -> list[str]:
+    return [*compiler, *FLAGS, *extra, "-c", str(SOURCES / source), "-o", str(target)]
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
+    """Run a compiler and return what it printed."""
     try:
         done = subprocess.run(  # noqa: S603 - a compiler on our own sources
             command, capture_output=True, text=True, check=False, timeout=SECONDS
@@ -112,6 +130,7 @@ def _run(command: list[str]) -> None:
         raise BuildFailed(f"{command[0]} could not be run: {error}") from error
     if done.returncode:
         raise BuildFailed(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+    return done.stdout
 
 
 def main() -> int:
