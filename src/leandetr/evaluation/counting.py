@@ -96,13 +96,13 @@ class Counts:
         self, tally: Tally = Tally(), *, stage: str | None = None, part: Part | None = None
     ) -> float:
         """Billions of multiply-adds that `tally` counts, of all or one stage, or of one part."""
-        return sum(
+        kinds = tally.kinds
+        chosen = (
             row.gmacs
             for row in self.rows
-            if row.kind in tally.kinds
-            and stage in (None, row.part.stage)
-            and part in (None, row.part)
+            if row.kind in kinds and stage in (None, row.part.stage) and part in (None, row.part)
         )
+        return sum(chosen, 0.0)
 
     @property
     def parts(self) -> tuple[Part, ...]:
