@@ -14,13 +14,17 @@ SIZES = {"operator": 2, "reference": 2, "export": 3}
 
 
 @pytest.mark.parametrize(
-    "hows", [("operator", "export"), pytest.param(("reference",), marks=pytest.mark.exhaustive)]
+    ("amount", "hows"),
+    [
+        ("few", ("operator", "export")),
+        pytest.param("all", ("operator", "export", "reference"), marks=pytest.mark.exhaustive),
+    ],
 )
-def test_traced_programs_answer_as_the_plain_call(hows):
+def test_traced_programs_answer_as_the_plain_call(amount, hows):
     """Compiled through the operators without a break, backward too; exported as plain PyTorch."""
     paths = os.pathsep.join((str(TESTS.parent / "src"), str(TESTS)))
     done = subprocess.run(
-        [sys.executable, str(TESTS / "ops" / "traced_operators.py"), *hows],
+        [sys.executable, str(TESTS / "ops" / "traced_operators.py"), amount, *hows],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

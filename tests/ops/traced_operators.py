@@ -16,6 +16,8 @@ from sampling import Sizes
 from sampling_calls import KINDS, call, draw
 
 AT = Sizes(images=2, queries=5, width=4)
+FEW = ("deform-at", "own-key", "shared-key-at")
+"""The most different kinds: tracing takes seconds for each."""
 
 
 class Everything(nn.Module):
@@ -26,46 +28,46 @@ class Everything(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, given: dict[str, list[Tensor]]) -> Tensor:
-        answers = [call(kind, AT.shapes, *(self.scale * t for t in given[kind])) for kind in KINDS]
+        answers = [call(kind, AT.shapes, *(self.scale * t for t in given[kind])) for kind in given]
         return torch.stack(answers).sum(dim=0)
 
 
-def inputs(queries: int) -> dict[str, list[Tensor]]:
-    """Of all kinds, in single precision."""
+def inputs(kinds: tuple[str, ...], queries: int) -> dict[str, list[Tensor]]:
+    """In single precision."""
     at = Sizes(AT.images, queries, AT.heads, AT.width, AT.points, AT.shapes)
-    return {kind: [tensor.float() for tensor in draw(kind, at)] for kind in KINDS}
+    return {kind: [tensor.float() for tensor in draw(kind, at)] for kind in kinds}
 
 
 def answers(module: nn.Module, given: dict[str, list[Tensor]]) -> list[Tensor]:
     """Output and all gradients."""
-    leaves = {kind: [t.clone().requires_grad_() for t in given[kind]] for kind in KINDS}
+    leaves = {kind: [t.clone().requires_grad_() for t in given[kind]] for kind in given}
     output = module(leaves)
     output.square().sum().backward()
-    return [output.detach(), *(leaf.grad for kind in KINDS for leaf in leaves[kind])]
+    return [output.detach(), *(leaf.grad for kind in given for leaf in leaves[kind])]
 
 
-def compiled(backend: str) -> list[float]:
+def compiled(kinds: tuple[str, ...], backend: str) -> list[float]:
     """Forward and backward in one graph each; then with other sizes, for which it is free."""
     found = []
     with ops.use_backend(backend):
         plain = Everything()
         module = torch.compile(plain, backend="aot_eager", fullgraph=True)
         for queries in (5, 3):
-            given = inputs(queries)
+            given = inputs(kinds, queries)
             pairs = zip(answers(module, given), answers(plain, given), strict=True)
             found.append(max((one - other).abs().max().item() for one, other in pairs))
     return found
 
 
-def exported() -> list[float]:
+def exported(kinds: tuple[str, ...]) -> list[float]:
     """With a free number of queries; numbers of an export are those of the reference."""
-    module = Everything()
-    free = {kind: [_axes(kind, index) for index in range(len(inputs(5)[kind]))] for kind in KINDS}
+    module, example = Everything(), inputs(kinds, 5)
+    free = {kind: [_axes(kind, index) for index in range(len(example[kind]))] for kind in kinds}
     with torch.no_grad():
-        program = torch.export.export(module, (inputs(5),), dynamic_shapes=(free,))
+        program = torch.export.export(module, (example,), dynamic_shapes=(free,))
         names = {str(node.target) for node in program.graph.nodes}
         assert not [name for name in names if "leandetr" in name], names
-        several = [inputs(queries) for queries in (5, 2, 9)]
+        several = [inputs(kinds, queries) for queries in (5, 2, 9)]
         whole = program.module()
         return [(whole(given) - module(given)).abs().max().item() for given in several]
 
@@ -75,11 +77,11 @@ def _axes(kind: str, index: int) -> dict[int, Dim]:
     return {} if index in maps else {1: Dim("Q", min=2, max=64)}
 
 
-def main(*hows: str) -> None:
-    found = {}
+def main(amount: str, *hows: str) -> None:
+    kinds, found = {"few": FEW, "all": KINDS}[amount], {}
     for how in hows:
         torch.manual_seed(0)
-        found[how] = exported() if how == "export" else compiled(how)
+        found[how] = exported(kinds) if how == "export" else compiled(kinds, how)
     sys.stdout.write(json.dumps(found))
 
 
