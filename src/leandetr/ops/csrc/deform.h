@@ -4,99 +4,83 @@
 
 namespace LEANDETR_VARIANT {
 
-// Sum over samples and corners of share times row, `vectors` long; shares hold all factors.
-template <class S, int W, class C>
-inline void gather(const Look<C>& look, int count, const S* rows, int row, C* out) {
-  if constexpr (W == 0) {
-    for (int i = 0; i < row / LANES<C>; ++i) save(out, i, Vec<C>{});
-    for (int s = 0; s < count; ++s) {
-      for (int i = 0; i < row / LANES<C>; ++i) {
-        Vec<C> more = load(out, i);
-        for (int c = 0; c < 4; ++c) more += look.share[c][s] * load(rows + look.at[c][s], i);
-        save(out, i, more);
+// Sum over samples and corners of share times row, N vectors from vector number `from` on.
+template <int N, class C, class R>
+INLINED void gather_some(const Cluster<C>* look, int count, const R rows, int from, C* out) {
+  // A sum has to wait for the one before: so many chains keep the processor busy.
+  constexpr int CHAINS = N <= 2 ? 4 : 2;
+  Vec<C> chain[CHAINS][N] = {};
+  for (int left = count; left > 0; left -= LANES<C>, ++look) {
+    const int end = left < LANES<C> ? left : LANES<C>;
+    for (int s = 0; s < end; ++s) {
+      for (int c = 0; c < 4; ++c) {
+        const auto* row = rows.at(look->at[c][s]);
+        const Vec<C> share = splat(look->share[c][s]);
+        for (int i = 0; i < N; ++i) chain[c % CHAINS][i] += share * load(row, from + i);
       }
     }
-  } else {
-    constexpr int N = W / LANES<C>;
-    Vec<C> upper[N] = {}, lower[N] = {};  // two chains of sums hide the latency of each
-    for (int s = 0; s < count; ++s) {
-      const S *a = rows + look.at[0][s], *b = rows + look.at[1][s];
-      const S *c = rows + look.at[2][s], *d = rows + look.at[3][s];
-      for (int i = 0; i < N; ++i) {
-        upper[i] += look.share[0][s] * load(a, i);
-        lower[i] += look.share[2][s] * load(c, i);
-        upper[i] += look.share[1][s] * load(b, i);
-        lower[i] += look.share[3][s] * load(d, i);
-      }
-    }
-    for (int i = 0; i < N; ++i) save(out, i, upper[i] + lower[i]);
+  }
+  for (int i = 0; i < N; ++i) {
+    if (CHAINS == 4) chain[0][i] += chain[2][i], chain[1][i] += chain[3][i];
+    save(out, from + i, chain[0][i] + chain[1][i]);
   }
 }
 
-template <class S, int W> struct Deform {
+// The same for whole rows; W: how long they are, or 0.
+template <int W, class C, class R>
+inline void gather(const Cluster<C>* look, int count, const R rows, int row, C* out) {
+  if constexpr (W) {
+    gather_some<W / LANES<C>>(look, count, rows, 0, out);
+  } else {
+    for (int i = 0; i < row / LANES<C>; ++i) gather_some<1>(look, count, rows, i, out);
+  }
+}
+
+template <class S, int W, bool PACKED> struct Deform {
   typedef typename Computed<S>::type C;
 
-  static void forward(Bench<S>& bench, int64_t image, int64_t head, int64_t begin, int64_t end) {
+  static void forward(Bench<S>& bench, const Span& span) {
     const Call& call = bench.call;
-    const Rows<S> rows = bench.rows(call.value, image, head, bench.values);
-    for_each_look<S>(bench, image, head, begin, end, rows, [&](Look<C>& look, int64_t q) {
-      for (int i = 0; i < bench.samples.padded / LANES<C>; ++i)
-        for (C* share : look.share) save(share, i, load(share, i) * load(look.weight, i));
-      gather<S, W>(look, bench.samples.count, rows.first, bench.needs.row, bench.out);
-      const int64_t row = (image * call.queries + q) * call.heads + head;
-      write(call.output, row * call.width, bench.out, int(call.width));
-    });
-  }
-
-  static void backward(Bench<S>& bench, int64_t image, int64_t head, int64_t begin, int64_t end) {
-    const Call& call = bench.call;
-    const Rows<S> rows = bench.rows(call.value, image, head, bench.values);
-    C* sums = bench.sums(call.value_grad, image, head, bench.value_sums);
-    for_each_look<S>(bench, image, head, begin, end, rows, [&](Look<C>& look, int64_t q) {
-      const int64_t row = (image * call.queries + q) * call.heads + head;
-      read(bench.grad, call.output, row * call.width, int(call.width));
-      spread(bench, look, rows, sums);
-      sum_products<C>(bench.products, bench.dots, bench.samples.padded);
-      write_weights(bench, look, row);
-      for (int i = 0; i < bench.samples.padded / LANES<C>; ++i)
-        for (C* dots : bench.dots) save(dots, i, load(dots, i) * load(look.weight, i));
-      write_where<C>(bench, look, bench.dots, image, q, head);
-    });
-    bench.unpack(call.value_grad, image, head, sums);
-  }
-
- private:
-  // Compares the gradient with the row at each corner, and adds its share of it there.
-  static void spread(Bench<S>& bench, const Look<C> look, const Rows<S> rows, C* sums) {
-    constexpr int N = W ? W / LANES<C> : 1;
-    const int vectors = W ? N : bench.needs.row / LANES<C>;
-    const int padded = bench.samples.padded, count = bench.samples.count;
-    const C* grad = bench.grad;
-    Vec<C>* products = bench.products;
-    Vec<C> kept[N];
-    for (int i = 0; i < N; ++i) kept[i] = load(grad, i);
-    for (int s = 0; s < count; ++s) {
-      for (int c = 0; c < 4; ++c) {
-        const int64_t at = look.at[c][s];
-        Vec<C> product = {};
-        if (at != rows.nowhere) {
-          const Vec<C> share = splat(look.share[c][s] * look.weight[s]);
-          for (int i = 0; i < vectors; ++i) {
-            const Vec<C> pull = W ? kept[W ? i : 0] : load(grad, i);
-            product += pull * load(rows.first + at, i);
-            save(sums + at, i, load(sums + at, i) + share * pull);
-          }
-        }
-        products[c * padded + s] = product;
+    const int width = int(call.width);
+    const auto values = RowsOf<S, W, PACKED, false>::read(bench, call.value, span, bench.values);
+    for_each_block<C>(bench, span, [&](int64_t first, int looks) {
+      for (int j = 0; j < looks; ++j) {
+        const Spot spot = span.spot(call, first + j);
+        fetch_ahead<C>(bench, span, spot);
+        const auto rows = values.of(spot.head - span.head, width);
+        C* out = bench.target(call.output, spot.row * width, width, bench.needs.row, bench.out);
+        gather<W>(bench.look(j), bench.samples.count, rows, bench.needs.row, out);
+        bench.deliver(call.output, spot.row * width, width, out, bench.out);
       }
-    }
+    });
   }
 
-  static void write_weights(Bench<S>& bench, const Look<C>& look, int64_t row) {
-    const int count = bench.samples.count, padded = bench.samples.padded;
-    for (int i = 0; i < padded / LANES<C>; ++i) save(bench.pulls, i, blend(look, bench.dots, i));
-    if (bench.call.reference_width) pull_logits(look.weight, bench.pulls, padded);
-    write(bench.call.weights_grad, row * count, bench.pulls, count);
+  static void backward(Bench<S>& bench, const Span& span) {
+    const Call& call = bench.call;
+    typedef RowsOf<S, W, PACKED, true> Of;
+    const int width = int(call.width);
+    const auto values = Of::read(bench, call.value, span, bench.values);
+    const auto sums = Of::sums(bench, call.value_grad, span, bench.values);
+    for_each_block<C>(bench, span, [&](int64_t first, int looks) {
+      for (int j = 0; j < looks; ++j) {
+        const Spot spot = span.spot(call, first + j);
+        fetch_ahead<C>(bench, span, spot);
+        const int64_t head = spot.head - span.head;
+        const C* grad =
+            bench.given(call.output, spot.row * width, width, bench.needs.row, bench.grad);
+        const Cluster<C>* look = bench.look(j);
+        constexpr int N = W ? W / LANES<C> : 1;
+        Vec<C> kept[N];
+        for (int i = 0; i < N; ++i) kept[i] = load(grad, i);
+        spread<W>(bench, look, values.of(head, width), sums.of(head, width),
+                  [=](int, int i) INLINED_HERE { return W ? kept[W ? i : 0] : load(grad, i); });
+        pull_weights<C>(bench, look, spot);
+        for (int i = 0; i < bench.vectors(); ++i)
+          for (C* dots : bench.dots) save(dots, i, load(dots, i) * load(look[i].weight, 0));
+        write_where<C>(bench, look, span, spot);
+      }
+    });
+    Of::deliver(bench, call.value_grad, span, sums);
   }
 };
 

@@ -1,161 +1,223 @@
 // Key-aware deformable attention: the weights of the samples come from query and sampled keys.
 //
-// Nothing is kept beyond one head of one query. When the value is the key, it is gathered once.
+// Nothing is kept beyond a block of looks. When the value is the key, it is gathered once.
 #pragma once
 #include "deform.h"
 
 namespace LEANDETR_VARIANT {
 
-template <class S, int W, bool OWN_KEY> struct KeyAware {
+template <class S, int W, bool PACKED, bool OWN_KEY, bool BACKWARD> struct KeyAware {
   typedef typename Computed<S>::type C;
+  typedef RowsOf<S, W, PACKED, BACKWARD> Of;
+  typedef typename Of::Read Read;
 
-  static void forward(Bench<S>& bench, int64_t image, int64_t head, int64_t begin, int64_t end) {
+  static void forward(Bench<S>& bench, const Span& span) {
     const Call& call = bench.call;
-    const Rows<S> values = bench.rows(call.value, image, head, bench.values);
-    const Rows<S> keys = OWN_KEY ? bench.rows(call.key, image, head, bench.keys) : values;
-    for_each_look<S>(bench, image, head, begin, end, values, [&](Look<C>& look, int64_t q) {
-      const int64_t row = (image * call.queries + q) * call.heads + head;
-      const int padded = bench.samples.padded, count = bench.samples.count;
-      read(bench.query, call.query, row * call.width, int(call.width));
-      compare(bench, look, keys);
-      const Vec<C> scale = splat(C(1) / C(sqrt(double(call.width))));
-      for (int i = 0; i < padded / LANES<C>; ++i)
-        save(bench.logits, i, scale * sums<C>(bench.products + i * LANES<C>));
-      softmax(bench.logits, count, padded);
-      if (OWN_KEY) {
-        for (int i = 0; i < padded / LANES<C>; ++i)
-          for (C* share : look.share) save(share, i, load(share, i) * load(bench.logits, i));
-        gather<S, W>(look, count, values.first, bench.needs.row, bench.out);
-      } else {
-        weigh(bench);
+    const int width = int(call.width), padded = bench.samples.padded;
+    const Read values = Of::read(bench, call.value, span, bench.values);
+    const Read keys = OWN_KEY ? Of::read(bench, call.key, span, bench.keys) : values;
+    for_each_block<C>(bench, span, [&](int64_t first, int looks) {
+      compare_block(bench, span, keys, first, looks);
+      for (int j = 0; j < looks; ++j)
+        softmax(bench.logits + j * padded, bench.samples.count, padded);
+      for (int j = 0; j < looks; ++j) {
+        const Spot spot = span.spot(call, first + j);
+        C* out = bench.target(call.output, spot.row * width, width, bench.needs.row, bench.out);
+        if (OWN_KEY) {
+          weigh_shares(bench, j);
+          gather<W>(bench.look(j), bench.samples.count, values.of(spot.head - span.head, width),
+                    bench.needs.row, out);
+        } else {
+          weigh(bench, bench.logits + j * padded, j, out);
+        }
+        bench.deliver(call.output, spot.row * width, width, out, bench.out);
       }
-      write(call.output, row * call.width, bench.out, int(call.width));
     });
   }
 
-  static void backward(Bench<S>& bench, int64_t image, int64_t head, int64_t begin, int64_t end) {
+  static void backward(Bench<S>& bench, const Span& span) {
     const Call& call = bench.call;
-    const Rows<S> values = bench.rows(call.value, image, head, bench.values);
-    const Rows<S> keys = OWN_KEY ? bench.rows(call.key, image, head, bench.keys) : values;
-    C* value_sums = bench.sums(call.value_grad, image, head, bench.value_sums);
-    C* key_sums = value_sums;
-    if (OWN_KEY) key_sums = bench.sums(call.key_grad, image, head, bench.key_sums);
-    for_each_look<S>(bench, image, head, begin, end, values, [&](Look<C>& look, int64_t q) {
-      const int64_t row = (image * call.queries + q) * call.heads + head;
-      read(bench.query, call.query, row * call.width, int(call.width));
-      read(bench.grad, call.output, row * call.width, int(call.width));
-      compare_both(bench, look, keys, values);
-      weigh_pulls(bench, look);
-      spread(bench, look, values.nowhere, value_sums, key_sums);
-      for (int i = 0; i < bench.samples.padded / LANES<C>; ++i)
-        for (C* share : look.share) save(share, i, load(share, i) * load(bench.pulls, i));
-      gather<S, W>(look, bench.samples.count, keys.first, bench.needs.row, bench.out);
-      write(call.query_grad, row * call.width, bench.out, int(call.width));
-      write_where<C>(bench, look, bench.dots, image, q, head);
+    const int width = int(call.width), padded = bench.samples.padded;
+    const Read values = Of::read(bench, call.value, span, bench.values);
+    const Read keys = OWN_KEY ? Of::read(bench, call.key, span, bench.keys) : values;
+    const auto value_sums = Of::sums(bench, call.value_grad, span, bench.values);
+    auto key_sums = value_sums;
+    if (OWN_KEY) key_sums = Of::sums(bench, call.key_grad, span, bench.keys);
+    for_each_block<C>(bench, span, [&](int64_t first, int looks) {
+      compare_block(bench, span, keys, first, looks);
+      for (int j = 0; j < looks; ++j) {
+        const Spot spot = span.spot(call, first + j);
+        const C* grad =
+            bench.given(call.output, spot.row * width, width, bench.needs.row, bench.grad);
+        pull_samples(bench, values.of(spot.head - span.head, width), grad, j);
+      }
+      for (int j = 0; j < looks; ++j) pull_products(bench, j);
+      for (int j = 0; j < looks; ++j) {
+        const Spot spot = span.spot(call, first + j);
+        const int64_t head = spot.head - span.head;
+        C* out = bench.target(call.query_grad, spot.row * width, width, bench.needs.row, bench.out);
+        weigh(bench, bench.pulls + j * padded, j, out);
+        bench.deliver(call.query_grad, spot.row * width, width, out, bench.out);
+        spread_both(bench, span, spot, j, keys.of(head, width), values.of(head, width),
+                    key_sums.of(head, width), value_sums.of(head, width));
+        write_where<C>(bench, bench.look(j), span, spot);
+      }
     });
-    bench.unpack(call.value_grad, image, head, value_sums);
-    if (OWN_KEY) bench.unpack(call.key_grad, image, head, key_sums);
+    Of::deliver(bench, call.value_grad, span, value_sums);
+    if (OWN_KEY) Of::deliver(bench, call.key_grad, span, key_sums);
   }
 
  private:
-  static int vectors(const Bench<S>& bench) {
-    return W ? W / LANES<C> : bench.needs.row / LANES<C>;
+  static constexpr int N = W ? W / LANES<C> : 1;
+  static int vectors_of(const Bench<S>& bench) { return W ? N : bench.needs.row / LANES<C>; }
+  static C* mixed(const Bench<S>& bench, int j) {
+    return bench.mixed + int64_t(j) * bench.samples.padded * bench.needs.row;
   }
+  static C scale(const Bench<S>& bench) { return C(1) / C(sqrt(double(bench.call.width))); }
 
-  // Products of the query and each sampled key; the samples stay for `weigh`.
-  static void compare(Bench<S>& bench, const Look<C> look, const Rows<S> keys) {
-    const C* query = bench.query;
-    Vec<C>* products = bench.products;
-    C* mixed = bench.mixed;
-    const int count = bench.samples.count, row = bench.needs.row;
-    for (int s = 0; s < count; ++s, mixed += row) {
-      Vec<C> product = {};
-      for (int i = 0; i < vectors(bench); ++i) {
-        Vec<C> upper = look.share[0][s] * load(keys.first + look.at[0][s], i);
-        Vec<C> lower = look.share[2][s] * load(keys.first + look.at[2][s], i);
-        upper += look.share[1][s] * load(keys.first + look.at[1][s], i);
-        lower += look.share[3][s] * load(keys.first + look.at[3][s], i);
-        upper += lower;
-        product += load(query, i) * upper;
-        if (!OWN_KEY) save(mixed, i, upper);
-      }
-      products[s] = product;
-    }
-  }
-
-  // The sum of samples, each as much as its key fits.
-  static void weigh(Bench<S>& bench) {
-    for (int i = 0; i < vectors(bench); ++i) {
-      Vec<C> even = {}, odd = {};
-      for (int s = 0; s < bench.samples.count; s += 2)
-        even += bench.logits[s] * load(bench.mixed + s * bench.needs.row, i);
-      for (int s = 1; s < bench.samples.count; s += 2)
-        odd += bench.logits[s] * load(bench.mixed + s * bench.needs.row, i);
-      save(bench.out, i, even + odd);
-    }
-  }
-
-  // dots: query and key at each corner; more_dots: gradient and value.
-  static void compare_both(Bench<S>& bench, const Look<C> look, const Rows<S> keys,
-                           const Rows<S> values) {
-    const int padded = bench.samples.padded, count = bench.samples.count;
-    const C *query = bench.query, *grad = bench.grad;
-    Vec<C>*fits = bench.products, *pulls = bench.more_products;
-    for (int s = 0; s < count; ++s) {
+  // One sample of the rows, as far as its corners are known: read once for all its vectors.
+  struct Mix {
+    decltype(Read().at(0)) row[4];
+    Vec<C> share[4];
+    INLINED Mix(const Cluster<C>& k, int lane, const Read& rows) {
+      UNROLLED
       for (int c = 0; c < 4; ++c) {
-        Vec<C> fit = {}, pull = {};
-        for (int i = 0; i < vectors(bench); ++i) {
-          fit += load(query, i) * load(keys.first + look.at[c][s], i);
-          pull += load(grad, i) * load(values.first + look.at[c][s], i);
-        }
-        fits[c * padded + s] = fit;
-        pulls[c * padded + s] = pull;
+        row[c] = rows.at(k.at[c][lane]);
+        share[c] = splat(k.share[c][lane]);
       }
     }
-    sum_products<C>(bench.products, bench.dots, padded);
-    sum_products<C>(bench.more_products, bench.more_dots, padded);
+    INLINED Vec<C> operator[](int i) const {
+      const Vec<C> upper = share[0] * load(row[0], i) + share[1] * load(row[1], i);
+      const Vec<C> lower = share[2] * load(row[2], i) + share[3] * load(row[3], i);
+      return upper + lower;
+    }
+  };
+
+  // Logits of the samples of each look; the sampled keys stay, if need be.
+  static void compare_block(Bench<S>& bench, const Span& span, const Read& keys, int64_t first,
+                            int looks) {
+    const Call& call = bench.call;
+    const int width = int(call.width), row = bench.needs.row;
+    const Vec<C> factor = splat(scale(bench));
+    for (int j = 0; j < looks; ++j) {
+      const Spot spot = span.spot(call, first + j);
+      fetch_ahead<C>(bench, span, spot);
+      const C* query =
+          bench.given(call.query, spot.row * width, width, bench.needs.row, bench.query);
+      const Read rows = keys.of(spot.head - span.head, width);
+      const int vectors = vectors_of(bench);
+      C *samples = mixed(bench, j), *logits = bench.logits + j * bench.samples.padded;
+      constexpr bool keep = !OWN_KEY || BACKWARD;
+      sum_lanes<1>(bench.look(j), bench.samples.count, &logits,
+                   [=](const Cluster<C>& k, int lane, int s, Vec<C>* product) INLINED_HERE {
+                     const Mix mix(k, lane, rows);
+                     Vec<C> kept[N], fit = {};
+                     for (int i = 0; i < N; ++i) kept[i] = mix[i];
+                     C* to = samples + int64_t(s) * (W ? W : row);
+                     for (int i = 0; i < vectors; ++i) {
+                       const Vec<C> sample = W ? kept[W ? i : 0] : mix[i];
+                       fit += load(query, i) * sample;
+                       if (keep) save(to, i, sample);
+                     }
+                     *product = fit;
+                   });
+      for (int i = 0; i < bench.vectors(); ++i) save(logits, i, load(logits, i) * factor);
+    }
   }
 
-  // logits: weights of the samples; pulls: gradients of the products; dots: pulls at corners.
-  static void weigh_pulls(Bench<S>& bench, const Look<C>& look) {
+  // The sum of samples, each with its factor.
+  static void weigh(const Bench<S>& bench, const C* factors, int j, C* out) {
+    const C* samples = mixed(bench, j);
+    const int64_t row = W ? W : bench.needs.row;
+    const int count = bench.samples.count;
+    for (int from = 0; from < vectors_of(bench); from += N) {
+      Vec<C> even[N] = {}, odd[N] = {};
+      const C* sample = samples + from * LANES<C>;
+      for (int s = 0; s + 1 < count; s += 2, sample += 2 * row)
+        for (int i = 0; i < N; ++i) {
+          even[i] += factors[s] * load(sample, i);
+          odd[i] += factors[s + 1] * load(sample + row, i);
+        }
+      for (int i = 0; i < N; ++i) {
+        if (count % 2) even[i] += factors[count - 1] * load(sample, i);
+        save(out, from + i, even[i] + odd[i]);
+      }
+    }
+  }
+
+  static void weigh_shares(const Bench<S>& bench, int j) {
+    Cluster<C>* look = bench.look(j);
+    for (int i = 0; i < bench.vectors(); ++i)
+      for (auto& share : look[i].share)
+        save(share, 0, load(share, 0) * load(bench.logits + j * bench.samples.padded, i));
+  }
+
+  // Products of the gradient and the sampled values.
+  static void pull_samples(Bench<S>& bench, const Read rows, const C* grad, int j) {
+    const C* samples = mixed(bench, j);
+    C* pulls = bench.pulls + j * bench.samples.padded;
+    const int row = bench.needs.row, vectors = vectors_of(bench);
+    sum_lanes<1>(bench.look(j), bench.samples.count, &pulls,
+                 [=](const Cluster<C>& k, int lane, int s, Vec<C>* product) INLINED_HERE {
+                   Vec<C> pull = {};
+                   if constexpr (OWN_KEY) {
+                     const Mix mix(k, lane, rows);
+                     for (int i = 0; i < vectors; ++i) pull += load(grad, i) * mix[i];
+                   } else {
+                     const C* sample = samples + int64_t(s) * (W ? W : row);
+                     for (int i = 0; i < vectors; ++i) pull += load(grad, i) * load(sample, i);
+                   }
+                   *product = pull;
+                 });
+  }
+
+  // logits become the weights of the samples; pulls the gradients of the products.
+  static void pull_products(Bench<S>& bench, int j) {
     const int padded = bench.samples.padded;
-    const Vec<C> scale = splat(C(1) / C(sqrt(double(bench.call.width))));
-    for (int i = 0; i < padded / LANES<C>; ++i) {
-      save(bench.logits, i, scale * blend(look, bench.dots, i));
-      save(bench.pulls, i, blend(look, bench.more_dots, i));
-    }
-    softmax(bench.logits, bench.samples.count, padded);
-    pull_logits(bench.logits, bench.pulls, padded);
-    for (int i = 0; i < padded / LANES<C>; ++i) {
-      const Vec<C> pull = scale * load(bench.pulls, i), weight = load(bench.logits, i);
-      save(bench.pulls, i, pull);
-      for (int c = 0; c < 4; ++c)
-        save(bench.dots[c], i, pull * load(bench.dots[c], i) + weight * load(bench.more_dots[c], i));
-    }
+    C *logits = bench.logits + j * padded, *pulls = bench.pulls + j * padded;
+    softmax(logits, bench.samples.count, padded);
+    pull_logits(logits, pulls, padded);
+    for (int i = 0; i < bench.vectors(); ++i) save(pulls, i, load(pulls, i) * splat(scale(bench)));
   }
 
   // Adds to each corner its share of the gradients of key and value.
-  static void spread(Bench<S>& bench, const Look<C> look, int64_t nowhere, C* value_sums,
-                     C* key_sums) {
-    const int count = bench.samples.count;
-    const C *query = bench.query, *grad = bench.grad, *pulls = bench.pulls, *weights = bench.logits;
-    for (int s = 0; s < count; ++s) {
-      for (int c = 0; c < 4; ++c) {
-        const int64_t at = look.at[c][s];
-        if (at == nowhere) continue;
-        const Vec<C> pull = splat(look.share[c][s] * pulls[s]);
-        const Vec<C> weight = splat(look.share[c][s] * weights[s]);
-        for (int i = 0; i < vectors(bench); ++i) {
-          const Vec<C> by_key = pull * load(query, i), by_value = weight * load(grad, i);
-          if (OWN_KEY) {
-            save(key_sums + at, i, load(key_sums + at, i) + by_key);
-            save(value_sums + at, i, load(value_sums + at, i) + by_value);
-          } else {
-            save(value_sums + at, i, load(value_sums + at, i) + (by_key + by_value));
-          }
-        }
-      }
+  template <class Sums> static void spread_both(Bench<S>& bench, const Span&, const Spot& spot,
+                                                int j, const Read keys, const Read values,
+                                                const Sums key_sums, const Sums value_sums) {
+    const Call& call = bench.call;
+    const int width = int(call.width), padded = bench.samples.padded;
+    const C* query = bench.given(call.query, spot.row * width, width, bench.needs.row, bench.query);
+    const C* grad = bench.given(call.output, spot.row * width, width, bench.needs.row, bench.grad);
+    const C *weights = bench.logits + j * padded, *pulls = bench.pulls + j * padded;
+    const auto by_key = [=](int s, int i) INLINED_HERE { return pulls[s] * load(query, i); };
+    const auto by_value = [=](int s, int i) INLINED_HERE { return weights[s] * load(grad, i); };
+    const int vectors = vectors_of(bench);
+    if (!OWN_KEY) {
+      spread<W>(bench, bench.look(j), values, value_sums,
+                [=](int s, int i) INLINED_HERE { return by_key(s, i) + by_value(s, i); });
+      return;
     }
+    sum_lanes<4>(bench.look(j), bench.samples.count, bench.dots,
+                 [=](const Cluster<C>& k, int lane, int s, Vec<C>* dots) INLINED_HERE {
+                   Vec<C> asks[N], pays[N];
+                   for (int i = 0; i < N; ++i) asks[i] = by_key(s, i), pays[i] = by_value(s, i);
+                   for (int c = 0; c < 4; ++c) {
+                     const auto at = k.at[c][lane];
+                     const auto *key = keys.at(at), *value = values.at(at);
+                     C *to_key = key_sums.at(at), *to_value = value_sums.at(at);
+                     const Vec<C> share = splat(k.share[c][lane]);
+                     Vec<C> dot = {};
+                     for (int i = 0; i < vectors; ++i) {
+                       const Vec<C> ask = W ? asks[W ? i : 0] : by_key(s, i);
+                       const Vec<C> pay = W ? pays[W ? i : 0] : by_value(s, i);
+                       dot += ask * load(key, i) + pay * load(value, i);
+                       save(to_key, i, load(to_key, i) + share * ask);
+                       save(to_value, i, load(to_value, i) + share * pay);
+                     }
+                     dots[c] = dot;
+                   }
+                 });
+    forget_outside<C>(bench, bench.look(j));
   }
 };
 

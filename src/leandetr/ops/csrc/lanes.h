@@ -2,6 +2,8 @@
 #pragma once
 #include <math.h>
 
+#include <utility>
+
 #include "numbers.h"
 
 namespace LEANDETR_VARIANT {
@@ -45,71 +47,120 @@ template <class T> inline typename Tight<T>::type load(const T* row, int i) {
   return *reinterpret_cast<const typename Loose<T>::type*>(row + i * (BYTES / int(sizeof(T))));
 }
 inline Vec<float> load(const bfloat* row, int i) {
-#if defined(__AVX512F__)
-  const __m256i short_bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + i * 16));
-  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(short_bits), 16);
-#elif defined(__AVX2__)
-  const __m128i short_bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i * 8));
-  return (Vec<float>)_mm256_slli_epi32(_mm256_cvtepu16_epi32(short_bits), 16);
-#else
   typedef uint16_t U __attribute__((vector_size(BYTES / 2), aligned(2), may_alias));
-  typedef uint32_t W __attribute__((vector_size(BYTES)));
-  U bits = *reinterpret_cast<const U*>(row + i * LANES<float>);
-  return same_bits<Vec<float>>(__builtin_convertvector(bits, W) << 16);
-#endif
+  const U bits = *reinterpret_cast<const U*>(row + i * LANES<float>);
+  return same_bits<Vec<float>>(__builtin_convertvector(bits, Wide<float>::U) << 16);
 }
-inline Vec<float> load(const half* row, int i) {
-  const half* from = row + i * LANES<float>;
-#if defined(__AVX512F__)
-  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#elif defined(__F16C__)
-  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#else
-  Vec<float> all;
-  for (int j = 0; j < LANES<float>; ++j) all[j] = widen(from[j]);
-  return all;
-#endif
+// Rows of bfloat16 may be stored two by two: in a word, number k of a vector and number k of the
+// next, so that both vectors come from one load.
+inline Vec<float> load(const bfloats* row, int i) {
+  typedef Wide<float>::U U;
+  const U both = load(&row->both + i / 2 * LANES<float>, 0);
+  return same_bits<Vec<float>>(i % 2 ? both & 0xffff0000u : both << 16);
 }
+
+// What rows are packed as, and how many numbers each of it holds.
+template <class S> struct Packed {
+  typedef S type;
+  static constexpr int HOLDS = 1;
+};
+template <> struct Packed<bfloat> {
+  typedef bfloats type;
+  static constexpr int HOLDS = 2;
+};
 
 template <class T> inline void save(T* row, int i, typename Tight<T>::type x) {
   *reinterpret_cast<typename Loose<T>::type*>(row + i * (BYTES / int(sizeof(T)))) = x;
 }
 
-// Lanes of `a` and then of `b` that have an even (odd) number.
-template <class C> inline Vec<C> alternate(Vec<C> a, Vec<C> b, int odd) {
-  constexpr int N = LANES<C>;
+// A shuffle by constant numbers of lanes: those of `a`, and then those of `b`.
+template <class C, class Number, int... LANE>
+inline Vec<C> pick(Vec<C> a, Vec<C> b, std::integer_sequence<int, LANE...>) {
 #if defined(__clang__)
-  Vec<C> mixed;
-  for (int i = 0; i < N; ++i) mixed[i] = 2 * i < N ? a[2 * i + odd] : b[2 * i + odd - N];
-  return mixed;
+  return __builtin_shufflevector(a, b, Number::of(LANE)...);
 #else
-  typename Wide<C>::I picked;
-  for (int i = 0; i < N; ++i) picked[i] = 2 * i + odd;
-  return __builtin_shuffle(a, b, picked);
+  typedef typename Wide<C>::Whole I;
+  return __builtin_shuffle(a, b, typename Wide<C>::I{I(Number::of(LANE))...});
 #endif
 }
+template <class C, class Number> inline Vec<C> pick(Vec<C> a, Vec<C> b) {
+  return pick<C, Number>(a, b, std::make_integer_sequence<int, LANES<C>>());
+}
 
-// Sums of as many vectors as one has lanes, the sum of vector i in lane i.
-template <class C, int N = LANES<C>> inline Vec<C> sums(const Vec<C>* all) {
-  if constexpr (N == 1) {
+// Lanes of `a` and then of `b` that have an even (odd) number.
+template <int ODD> struct Alternate {
+  static constexpr int of(int i) { return 2 * i + ODD; }
+};
+template <class C, int ODD> inline Vec<C> alternate(Vec<C> a, Vec<C> b) {
+  return pick<C, Alternate<ODD>>(a, b);
+}
+
+// The first (second) half of a[0] b[0] a[1] b[1] ...
+template <int N, int SECOND> struct Interleave {
+  static constexpr int of(int i) { return i / 2 + SECOND * N / 2 + i % 2 * N; }
+};
+template <class C, int SECOND> inline Vec<C> interleave(Vec<C> a, Vec<C> b) {
+  return pick<C, Interleave<LANES<C>, SECOND>>(a, b);
+}
+
+// Lanes change places with those D away.
+template <int D> struct Swap {
+  static constexpr int of(int i) { return i ^ D; }
+};
+template <class C, int D> inline Vec<C> swap_lanes(Vec<C> x) { return pick<C, Swap<D>>(x, x); }
+
+// Vectors are summed over their lanes many at a time, in steps that are one instruction each:
+// first inside the parts of 16 bytes that a vector is made of, then over parts.
+template <class C> constexpr int PART = 16 / sizeof(C);
+
+// In each part of P lanes: every second lane of `a`, then of `b`.
+template <int N, int P, int ODD> struct ThinOut {
+  static constexpr int of(int i) { return i / P * P + i % P * 2 % P + ODD + i % P * 2 / P * N; }
+};
+// Every second part of `a`, then of `b`.
+template <int P, int ODD> struct ThinOutParts {
+  static constexpr int of(int i) { return (i / P * 2 + ODD) * P + i % P; }
+};
+
+// Sums over the lanes of a part, of as many vectors as a part has lanes.
+template <class C, int COUNT = PART<C>> inline Vec<C> sum_in_parts(const Vec<C>* all) {
+  constexpr int N = LANES<C>, P = PART<C>;
+  if constexpr (COUNT == 1) {
     return all[0];
   } else {
-    Vec<C> low = sums<C, N / 2>(all), high = sums<C, N / 2>(all + N / 2);
-    return alternate<C>(low, high, 0) + alternate<C>(low, high, 1);
+    const Vec<C> a = sum_in_parts<C, COUNT / 2>(all),
+                 b = sum_in_parts<C, COUNT / 2>(all + COUNT / 2);
+    return pick<C, ThinOut<N, P, 0>>(a, b) + pick<C, ThinOut<N, P, 1>>(a, b);
   }
 }
 
-template <class C> inline C sum(Vec<C> x) {
-  for (int n = 1; n < LANES<C>; n *= 2) x = alternate<C>(x, x, 0) + alternate<C>(x, x, 1);
-  return x[0];
+// Sums over parts, of as many vectors as there are parts.
+template <class C, int COUNT = LANES<C> / PART<C>> inline Vec<C> sum_parts(const Vec<C>* all) {
+  constexpr int P = PART<C>;
+  if constexpr (COUNT == 1) {
+    return all[0];
+  } else {
+    const Vec<C> a = sum_parts<C, COUNT / 2>(all), b = sum_parts<C, COUNT / 2>(all + COUNT / 2);
+    return pick<C, ThinOutParts<P, 0>>(a, b) + pick<C, ThinOutParts<P, 1>>(a, b);
+  }
 }
 
-template <class C> inline C largest(Vec<C> x) {
-  for (int n = 1; n < LANES<C>; n *= 2) {
-    Vec<C> even = alternate<C>(x, x, 0), odd = alternate<C>(x, x, 1);
-    x = even > odd ? even : odd;
+// The sum of all lanes, in every lane.
+template <class C, int D = LANES<C> / 2> inline Vec<C> sum(Vec<C> x) {
+  if constexpr (D == 0)
+    return x;
+  else
+    return sum<C, D / 2>(x + swap_lanes<C, D>(x));
+}
+
+// The largest lane, in every lane.
+template <class C, int D = LANES<C> / 2> inline Vec<C> largest(Vec<C> x) {
+  if constexpr (D == 0) {
+    return x;
+  } else {
+    const Vec<C> other = swap_lanes<C, D>(x);
+    return largest<C, D / 2>(x > other ? x : other);
   }
-  return x[0];
 }
 
 // e to the x for x <= 0; NaN stays NaN.

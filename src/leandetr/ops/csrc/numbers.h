@@ -2,9 +2,6 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
 
 #include "abi.h"
 
@@ -15,18 +12,49 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
+// Before a function that has to become part of the one that calls it: its vectors stay in
+// registers.
+#define INLINED inline __attribute__((always_inline))
+#define INLINED_HERE __attribute__((always_inline))  // after the parameters of a lambda
+
+// Before a loop of a few rounds whose results stay in registers.
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 16")
+#endif
+
 namespace LEANDETR_VARIANT {
 
 struct bfloat {
   uint16_t bits;
+};
+struct bfloats {  // see lanes.h
+  uint32_t both;
 };
 struct half {
   uint16_t bits;
 };
 
 // What sums are kept in: single precision for everything but double.
-template <class S> struct Computed { typedef float type; };
-template <> struct Computed<double> { typedef double type; };
+template <class S> struct Computed {
+  typedef float type;
+};
+template <> struct Computed<double> {
+  typedef double type;
+};
+
+template <bool FIRST, class A, class B> struct Choice {
+  typedef A type;
+};
+template <class A, class B> struct Choice<false, A, B> {
+  typedef B type;
+};
+
+// The number by which the interface calls a type.
+template <class C> constexpr int64_t TYPE_OF = sizeof(C) == 8   ? FLOAT64
+                                               : sizeof(C) == 4 ? FLOAT32
+                                                                : BFLOAT16;
 
 template <class To, class From> inline To same_bits(From from) {
   static_assert(sizeof(To) == sizeof(From), "sizes differ");
@@ -75,7 +103,8 @@ template <class S, class C> inline void read_as(C* to, const void* from, int64_t
   INDEPENDENT
   for (int i = 0; i < count; ++i) to[i] = C(widen(source[i]));
 }
-template <class C> __attribute__((noinline)) void read(C* to, const Array& from, int64_t first, int count) {
+template <class C>
+__attribute__((noinline)) void read(C* to, const Array& from, int64_t first, int count) {
   switch (from.type) {
     case FLOAT32: return read_as<float>(to, from.data, first, count);
     case FLOAT64: return read_as<double>(to, from.data, first, count);
@@ -84,12 +113,14 @@ template <class C> __attribute__((noinline)) void read(C* to, const Array& from,
   }
 }
 
-template <class S, class C> inline void write_as(void* to, int64_t first, const C* from, int count) {
+template <class S, class C>
+inline void write_as(void* to, int64_t first, const C* from, int count) {
   S* target = static_cast<S*>(to) + first;
   INDEPENDENT
   for (int i = 0; i < count; ++i) narrow(from[i], target[i]);
 }
-template <class C> __attribute__((noinline)) void write(const Array& to, int64_t first, const C* from, int count) {
+template <class C>
+__attribute__((noinline)) void write(const Array& to, int64_t first, const C* from, int count) {
   switch (to.type) {
     case FLOAT32: return write_as<float>(to.data, first, from, count);
     case FLOAT64: return write_as<double>(to.data, first, from, count);
@@ -98,8 +129,9 @@ template <class C> __attribute__((noinline)) void write(const Array& to, int64_t
   }
 }
 
-// Brings numbers of an array near, to be read (0) or written (1).
-template <int WRITES> inline void fetch(const Array& array, int64_t first, int64_t count) {
+// Brings numbers of an array near, to be read (0) or written (1). Inlined, because GCC takes a
+// function that only does this for one that does nothing.
+template <int WRITES> INLINED void fetch(const Array& array, int64_t first, int64_t count) {
   const int64_t bytes = array.type == FLOAT64 ? 8 : array.type == FLOAT32 ? 4 : 2;
   const char* from = static_cast<const char*>(array.data) + first * bytes;
   for (int64_t b = 0; b < count * bytes; b += 64) __builtin_prefetch(from + b, WRITES);
