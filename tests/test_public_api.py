@@ -29,8 +29,8 @@ NAMES = [
     "train",
 ]
 VERBS = [
-    *("compare", "convert", "evaluate", "list", "predict", "profile", "publish", "runs"),
-    *("scenes", "show", "tables", "train"),
+    *("compare", "convert", "doctor", "evaluate", "list", "predict", "profile", "publish"),
+    *("runs", "scenes", "show", "tables", "train"),
 ]
 ROOT = Path(__file__).resolve().parent.parent
 
