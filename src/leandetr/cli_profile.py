@@ -39,7 +39,9 @@ Unread = Annotated[
     typer.Option("--unread/--no-unread", help="Count what only official code computes."),
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, ...")]
-Dtype = Annotated[str, typer.Option(help="float32, or bfloat16, which is optimised.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, or bfloat16, which is optimised; --fast chooses.")
+]
 Fast = Annotated[bool, typer.Option("--fast", help="Time the optimised model.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 Passes = Annotated[int, typer.Option(min=1, help="Forward passes that are timed.")]
@@ -58,7 +60,7 @@ def profile(
     elementwise: Elementwise = None,
     unread: Unread = None,
     device: Device = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     fast: Fast = False,
     batch: Batch = 1,
     passes: Passes = 10,
@@ -83,7 +85,7 @@ def profile(
         None if size is None else _sides(size),
         convention=convention,
         tally=_tally(convention, switches),
-        how=How(device=device, dtype=dtype, batch=batch, passes=passes, fast=fast),
+        how=How(device, dtype or _dtype(device, fast), batch=batch, passes=passes, fast=fast),
     )
     _show(found)
     _write(found, json=json, markdown=markdown, picture=picture)
@@ -126,6 +128,16 @@ def _tally(convention: str | None, switches: dict[str, Any]) -> "Tally":
 
     typed = {name: value for name, value in switches.items() if value is not None}
     return replace(tally_of(convention), **typed)
+
+
+def _dtype(device: str, fast: bool) -> str:
+    """What `--fast` of the other verbs chooses for the device; float32 without it."""
+    if not fast:
+        return "float32"
+    from leandetr.evaluation.machine import device_of
+    from leandetr.models.optimise import best_dtype
+
+    return str(best_dtype(device_of(device))).removeprefix("torch.")
 
 
 def _sides(size: str) -> tuple[int, int]:
