@@ -27,6 +27,7 @@ def compare(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
     warmup: Annotated[int, typer.Option(min=0, help="Images before the first that counts.")] = 2,
     device: Device = "auto",
+    fast: Annotated[bool, typer.Option("--fast", help="Optimise the models first.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there.")
     ] = False,
@@ -43,8 +44,16 @@ def compare(
 
     if out is not None:
         refuse_existing([out / name for name in OUTPUTS], overwrite=overwrite)
-    shown = sys.stderr.isatty()
-    done = run(models, data, split=split, limit=limit, device=device, warmup=warmup, progress=shown)
+    done = run(
+        models,
+        data,
+        split=split,
+        limit=limit,
+        device=device,
+        fast=fast,
+        warmup=warmup,
+        progress=sys.stderr.isatty(),
+    )
     _show(done)
     if out is not None and done.models:
         write(done, out, overwrite=overwrite)

@@ -102,6 +102,16 @@ def test_a_model_that_cannot_be_used_does_not_stop_the_others(
     assert trained.mebibytes > 32 * 42 * 3 * 4 / 2**20
 
 
+def test_models_may_be_optimised_first(data: DetectionData, model: str) -> None:
+    plain, fast = (enter(model, data, CPU, fast=fast) for fast in (False, True))
+    assert fast.parameters == plain.parameters
+    assert len(list(fast.model.modules())) != len(list(plain.model.modules()))
+    for one in (plain, fast):
+        one.look(0)
+    best = [max(found["score"] for found in one.found) for one in (plain, fast)]
+    assert best[0] == pytest.approx(best[1], abs=0.02)
+
+
 def test_one_that_breaks_down_on_the_way_is_left_out(
     data: DetectionData, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

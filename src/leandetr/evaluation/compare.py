@@ -10,11 +10,10 @@ that are scored and the times: accuracy and latency belong to the same model, in
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import torch
 
 from leandetr.data.dataset import DetectionData, to_coco
 from leandetr.errors import LeanDetrError
@@ -92,18 +91,19 @@ def compare(
     split: str = "val",
     limit: int | None = None,
     device: str = "auto",
+    fast: bool = False,
     warmup: int = 2,
     progress: bool = False,
 ) -> Comparison:
     """Score, time and count `models` (see `enter`) on a split of a data set.
 
     A model that cannot be used is in `failed`, the others go on. `limit` takes the first images
-    only; `warmup` images go through every model before the first that counts. Raises `DataError`
-    for data that cannot be used, and for images that cannot be read.
+    only, `fast` optimises the models, `warmup` images go through every model before the first that
+    counts. Raises `DataError` for data that cannot be used, and for images that cannot be read.
     """
     chosen = choose(data, split=split, limit=limit)
     place, failed = device_of(device), dict[str, str]()
-    entered = _enter(models, chosen, place, failed)
+    entered = _enter(models, partial(enter, data=chosen, device=place, fast=fast), failed)
     _take_turns(entered, min(warmup, len(chosen)), failed)
     for contestant in entered:
         contestant.forget()
@@ -113,7 +113,7 @@ def compare(
         data=chosen.name,
         images=len(chosen),
         boxes=chosen.boxes,
-        machine=describe(place),
+        machine=f"{'optimised models; ' if fast else ''}{describe(place)}",
         models=tuple(compared),
         failed=tuple(Failed(name, failed[name]) for name in models if name in failed),
     )
@@ -126,13 +126,13 @@ def mean_gmacs(model: Detector | Recipe, sizes: Sequence[tuple[int, int]]) -> fl
 
 
 def _enter(
-    names: Sequence[str], data: DetectionData, device: torch.device, failed: dict[str, str]
+    names: Sequence[str], enter_one: Callable[[str], Contestant], failed: dict[str, str]
 ) -> list[Contestant]:
     """The models that can be used, each once."""
     entered = []
     for name in dict.fromkeys(names):
         try:
-            entered.append(enter(name, data, device))
+            entered.append(enter_one(name))
         except (LeanDetrError, OSError) as error:
             failed[name] = str(error)
     return entered
@@ -162,8 +162,8 @@ def _measured(contestant: Contestant, data: DetectionData) -> Compared:
     found = contestant.found
     return Compared(
         name=contestant.name,
-        parameters=sum(p.numel() for p in contestant.model.parameters()),
-        gmacs=mean_gmacs(contestant.model, contestant.sizes()),
+        parameters=contestant.parameters,
+        gmacs=mean_gmacs(contestant.model.recipe, contestant.sizes()),
         ms=contestant.quantile(0.5),
         ms_low=contestant.quantile(0.1),
         ms_high=contestant.quantile(0.9),

@@ -21,6 +21,9 @@ PANELS = (("gmacs", "billions of multiply-adds an image"), ("ms", "milliseconds 
 WIDE = 6.0
 """Costs that differ by more than this factor are drawn on a logarithmic axis."""
 
+LONG_BAR = 1.4
+"""How far a bar may reach beyond the point that is farthest to the right, as a factor."""
+
 FAR = 0.16
 """Inches between a point and its name from which on a hair joins them."""
 
@@ -124,13 +127,13 @@ def _point(axes: Any, model: Compared, cost: str, colour: str, *, filled: bool) 
 
 
 def _limits(axes: Any, models: Sequence[Compared], cost: str) -> None:
-    """Room around points and bars for their names."""
+    """Room around points and bars for their names; a bar that is very long leaves the picture."""
     known = [_ap(model) for model in models if not math.isnan(_ap(model))] or [0.0]
     room = max(max(known) - min(known), 2.0)
     axes.set_ylim(max(min(known) - 0.28 * room, -0.04 * room), max(known) + 0.22 * room)
     fields = ("ms", "ms_low", "ms_high") if cost == "ms" else (cost,)
     costs = [getattr(model, name) for model in models for name in fields]
-    low, high = min(costs), max(costs)
+    low, high = min(costs), min(max(costs), LONG_BAR * max(getattr(m, cost) for m in models))
     if axes.get_xscale() == "log":
         axes.set_xlim(low / (high / low) ** 0.14, high * (high / low) ** 0.2)
     else:

@@ -15,6 +15,7 @@ from leandetr.evaluation.evaluate import category_of, coco_results
 from leandetr.evaluation.memory import peak_memory
 from leandetr.evaluation.turns import timed
 from leandetr.models.detector import Detector
+from leandetr.models.optimise import best_dtype
 from leandetr.recipes.assemble import create_model, list_models
 
 
@@ -22,12 +23,14 @@ from leandetr.recipes.assemble import create_model, list_models
 class Contestant:
     """A model with what it found and the milliseconds it took, an entry an image.
 
-    `trained` is False for a model with random weights, whose findings mean nothing.
+    `trained` is False for a model with random weights, whose findings mean nothing. `parameters`
+    are those before it was optimised.
     """
 
     name: str
     model: Detector
     trained: bool
+    parameters: int
     items: DetectionSet
     categories: dict[int, int]
     found: list[dict[str, Any]] = field(default_factory=list)
@@ -68,11 +71,14 @@ class Contestant:
         return float(np.quantile(self.milliseconds, share))
 
 
-def enter(name: str, data: DetectionData, device: torch.device) -> Contestant:
+def enter(
+    name: str, data: DetectionData, device: torch.device, *, fast: bool = False
+) -> Contestant:
     """The model called `name`, ready for `data`.
 
     A model folder, run, shipped model or `hf:owner/name` has weights; a preset or a YAML recipe
-    gets random ones, and the classes of `data`. Raises `LeanDetrError` for what cannot be loaded,
+    gets random ones, and the classes of `data`. With `fast` it is optimised, in the precision that
+    is fastest there. Raises `LeanDetrError` for what cannot be loaded,
     and for a model that lacks a class of `data`.
     """
     trained = _has_weights(name)
@@ -83,7 +89,10 @@ def enter(name: str, data: DetectionData, device: torch.device) -> Contestant:
         model.names, model.category_ids = data.names, data.category_ids
     categories = category_of(model, data)
     items = DetectionSet(data, model.preprocess)
-    return Contestant(name, model.to(device), trained, items, categories)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model = model.to(device)
+    placed = model.optimise(dtype=best_dtype(device)) if fast else model
+    return Contestant(name, placed, trained, parameters, items, categories)
 
 
 def _has_weights(name: str) -> bool:

@@ -24,9 +24,14 @@ COMMON = Tally()
 _DETREX = replace(CONVENTIONS["850x1040"].tally, sampling="none")
 """detectron2's counter as detrex uses it: compiled sampling is unseen (tools/analyze_model.py)."""
 
+_LEAN = replace(CONVENTIONS["850x1040"].tally, unread=False)
+"""fvcore, without what official code computes and nobody reads: Sparse DETR's sparse rows."""
+
 WAYS: dict[str, Convention] = CONVENTIONS | {
-    "850x1040, no sampling": Convention(
-        "850x1040, no sampling", (((850, 1040), 1),), _DETREX, "detrex, Focus-DETR"
+    name: Convention(name, ((size, 1),), tally, about)
+    for name, size, tally, about in (
+        ("850x1040, no sampling", (850, 1040), _DETREX, "detrex, Focus-DETR"),
+        ("800x1066, lean", (800, 1066), _LEAN, "Sparse DETR, the rows below 100 %"),
     )
 }
 """How the papers count, by the names that `published_costs` uses."""
