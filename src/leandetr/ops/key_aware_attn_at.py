@@ -51,23 +51,22 @@ def _op(
 _op.register_fake(answer_like_query)
 
 
-@torch.library.custom_op("leandetr::key_aware_attn_at_backward", mutates_args=())
+@torch.library.custom_op(
+    "leandetr::key_aware_attn_at_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor query, Tensor? key, Tensor value, SymInt[] shapes, "
+    "Tensor reference, Tensor offsets, bool moves) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
 def _backward_op(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    shapes: list[int],
-    reference: Tensor,
-    offsets: Tensor,
-    moves: bool,
+    grad: Tensor, query: Tensor, key: Tensor | None, value: Tensor, shapes: list[int], *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key (empty when shared), value, reference (if it `moves`), offsets."""
+    *where, moves = rest
     by_query, by_key, by_value, by_reference, by_offset = reference_at.key_aware_attn_at_backward(
-        grad, query, key, value, paired(shapes), reference, offsets
+        grad, query, key, value, paired(shapes), *where
     )
     asked = settled(by_query, value), settled(by_key, value), settled(by_value, value)
-    return *asked, settled(by_reference if moves else None, reference), settled(by_offset, value)
+    return *asked, settled(by_reference if moves else None, where[0]), settled(by_offset, value)
 
 
 @_backward_op.register_fake
