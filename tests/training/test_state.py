@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from leandetr.errors import CheckpointError
+from leandetr.errors import CheckpointError, TrainingError
 from leandetr.recipes.assemble import build
 from leandetr.recipes.recipe import Recipe
 from leandetr.training import state
@@ -97,3 +97,11 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     torch.save({"version": state.VERSION + 1}, path)
     with pytest.raises(CheckpointError, match="--weights"):
         state.read(path)
+
+
+def test_a_full_disk_is_told_with_the_way_out(tmp_path: Path) -> None:
+    full = pytest.raises(TrainingError, match=r"No space left.*make room.*--resume")
+    with full, state.clearly(tmp_path):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(RuntimeError, match="something else"), state.clearly(tmp_path):
+        raise RuntimeError("something else")

@@ -99,7 +99,9 @@ class TrainRecipe:
     norm, `ema` the decay of the averaged weights (None: none are kept), `validate_every` the epochs
     from one validation to the next, `patience` the validations without a better one after which
     training ends (None: never), `save_minutes` the time within an epoch after which it is saved.
-    With `skip_missing`, images that the annotations name but the folder lacks are left out.
+    With `recompute`, layers of encoder and decoder are computed again in the backward pass, which
+    takes less memory and more time. With `skip_missing`, images that the annotations name but the
+    folder lacks are left out.
     """
 
     epochs: int = 12
@@ -114,6 +116,7 @@ class TrainRecipe:
     clip: float = 0.1
     ema: float | None = None
     precision: str = "fp32"
+    recompute: bool = False
     augment: Any = part(augmentations, default_factory=DetrAugment)
     workers: int = 2
     validate_every: int = 1

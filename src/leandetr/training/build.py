@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from leandetr.errors import TrainingError
 from leandetr.models.detector import Detector
 from leandetr.recipes.recipe import Recipe
 from leandetr.training.classification import Classification, SigmoidFocal, SoftmaxEntropy
@@ -13,6 +14,7 @@ from leandetr.training.criterion import Criterion, Weights
 from leandetr.training.ema import build_ema
 from leandetr.training.matcher import Matcher
 from leandetr.training.optim import build_optimiser, build_schedule
+from leandetr.training.recompute import recompute_layers
 from leandetr.training.step import Arithmetic, Parts
 
 if TYPE_CHECKING:
@@ -20,11 +22,23 @@ if TYPE_CHECKING:
 
 
 def build_accelerator() -> "Accelerator":
-    """Device and processes of a run. Precision is the step's own business, in plain sight."""
-    from accelerate import Accelerator
+    """Device and processes of a run. Precision is the step's own business, in plain sight.
+
+    Raises `TrainingError` where the model would be split over processes: checkpoints and averages
+    here are of whole models.
+    """
+    from accelerate import Accelerator, DistributedType
 
     # without `cpu`, processes of a run on processors alone would not find each other
-    return Accelerator(mixed_precision="no", cpu=not torch.accelerator.is_available())
+    accelerator = Accelerator(mixed_precision="no", cpu=not torch.accelerator.is_available())
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise TrainingError(
+            f"expected processes that each hold the whole model, but Accelerate was set up for "
+            f"{kind.value}; start with torchrun, or answer no to it in `accelerate config`, and "
+            "save memory by train.recompute, train.accumulate and train.precision=bf16"
+        )
+    return accelerator
 
 
 def build_criterion(recipe: Recipe) -> Criterion:
@@ -77,6 +91,8 @@ def build_parts(
         warmup=how.warmup,
     )
     ema = None if how.ema is None else build_ema(model, how.ema)
+    if how.recompute:
+        recompute_layers(model)
     return Parts(
         model=model,
         wrapped=accelerator.prepare_model(model),

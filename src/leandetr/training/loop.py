@@ -19,7 +19,7 @@ from leandetr.training.batches import Batches, steps
 from leandetr.training.display import Display, Moment
 from leandetr.training.interrupt import Interrupt
 from leandetr.training.record import Means, Record, build_row, mean_over_processes
-from leandetr.training.state import Position
+from leandetr.training.state import Position, clearly
 from leandetr.training.step import Parts, anywhere, train_step
 from leandetr.training.watch import advice, note_loss, note_score
 
@@ -180,7 +180,8 @@ class Loop:
         """Save the model as the best if it is, and say what the validations suggest."""
         self._ap = ap
         if note_score(self.position, ap):
-            self.keep.save(self.parts.best, self.keep.folder / "best")
+            with clearly(self.keep.folder / "best"):
+                self.keep.save(self.parts.best, self.keep.folder / "best")
         self._say(advice(self.position))
 
     def _save_last(self) -> None:
@@ -189,8 +190,9 @@ class Loop:
         snapshot = state.take(self.parts, self.position, self.keep.about)
         if self._main:
             last = self.keep.folder / "last"
-            self.keep.save(self.parts.best, last)
-            state.write(snapshot, last / "state.pt")
+            with clearly(last):
+                self.keep.save(self.parts.best, last)
+                state.write(snapshot, last / "state.pt")
         self.parts.accelerator.wait_for_everyone()
         self._saved = time.monotonic()
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("epochs", "workers", "validate_every", "patience", "save_minutes")
+MAY_CHANGE = ("epochs", "workers", "validate_every", "patience", "save_minutes", "recompute")
 """What of `train` may be another when a run goes on."""
 
 

@@ -3,14 +3,17 @@
 import pickle
 import random
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
-from leandetr.errors import CheckpointError
+from leandetr.errors import CheckpointError, TrainingError
 from leandetr.files import whole
 from leandetr.training.step import Parts
 
@@ -85,6 +88,20 @@ def write(snapshot: Snapshot, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as unfinished:
         torch.save(content, unfinished)
+
+
+@contextmanager
+def clearly(folder: Path) -> Iterator[None]:
+    """Turns what a full or failing disk says into a `TrainingError` with the way out."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "write" not in str(error):
+            raise
+        raise TrainingError(
+            f"{folder}: expected to write a checkpoint, but {error}; the one before is whole: make "
+            "room, and go on by repeating the command with --resume"
+        ) from error
 
 
 def read(path: Path) -> Snapshot:
