@@ -188,6 +188,14 @@ def test_scoring_encoders_have_a_row_for_it():
     assert {"encoder, scoring", "encoder, object attention", "encoder, layers"} <= names
 
 
+def test_heads_that_sparse_detr_runs_for_nobody_are_counted_on_demand():
+    """Of one encoder layer, the first of two: a class and a box for every kept token."""
+    counts = count(create_model("dino-nano", encoder="sparse"), SMALL)
+    (unread,) = (r for r in counts.rows if (r.kind, r.part.stage) == (Kind.UNREAD, "encoder"))
+    dim, classes, kept = 128, 91, (12 * 16 + 6 * 8 + 3 * 4) * 3 // 10 + 1
+    assert unread.gmacs == pytest.approx(kept * dim * (classes + 2 * dim + 4) / 1e9)
+
+
 def test_every_parameter_belongs_to_a_part():
     model = create_model(NANO)
     stages = {name: part_of(model, name).stage for name, _ in model.named_parameters()}

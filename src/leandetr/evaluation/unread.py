@@ -55,7 +55,7 @@ def _boxes_of_other_tokens(model: Detector, queries: nn.Module, note: Note) -> l
     def see(module: nn.Module, args: tuple[Any, ...]) -> None:
         seen.append(_rows(args[0].features))
 
-    def leave_out(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def leave_out(module: nn.Module, args: tuple[Any, ...]) -> None:
         note(Part("queries"), (seen.pop() - _rows(args[0])) * _weights(module))
 
     return [
@@ -65,7 +65,7 @@ def _boxes_of_other_tokens(model: Detector, queries: nn.Module, note: Note) -> l
 
 
 def _boxes_again(model: Detector, note: Note) -> list[Any]:
-    def again(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def again(module: nn.Module, args: tuple[Any, ...]) -> None:
         note(Part("heads"), _rows(args[0]) * _weights(module))
 
     return [head.register_forward_pre_hook(again) for head in model.heads.boxes]
@@ -76,7 +76,7 @@ def _heads_of_layers(encoder: SparseEncoder, note: Note) -> list[Any]:
     heads = zip(encoder.layers, encoder.heads.classes, encoder.heads.boxes, strict=False)
 
     def predicting(weights: int) -> Callable[..., None]:
-        def predict(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        def predict(module: nn.Module, args: tuple[Any, ...]) -> None:
             note(Part("encoder", "layers"), _rows(args[0]) * weights)
 
         return predict
