@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def write_about(
         "started": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "machine": describe(device),
         "commit": git_commit(Path.cwd()),
-        "leandetr": _version(),
+        "leandetr": version("leandetr"),
     }
     path, about = folder / RUN, {}
     now = [_of(one) for one in data]
@@ -111,9 +112,3 @@ def _of(data: DetectionData) -> dict[str, Any]:
         "classes": list(data.names),
         "fingerprint": fingerprint(data),
     }
-
-
-def _version() -> str:
-    import leandetr
-
-    return leandetr.__version__

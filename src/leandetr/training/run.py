@@ -180,7 +180,9 @@ def _loop(
     about = {"recipe": to_dict(recipe), "names": list(model.names)}
     validation = None
     if data.val is not None:
-        validation = Validation(data.val, model, accelerator, batch=how.batch, workers=how.workers)
+        validation = Validation(
+            data.val, model, accelerator=accelerator, batch=how.batch, workers=how.workers
+        )
     return Loop(
         parts,
         Batches(images, order, workers=how.workers),

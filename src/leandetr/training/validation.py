@@ -25,8 +25,8 @@ class Validation:
         self,
         data: DetectionData,
         model: Detector,
-        accelerator: "Accelerator",
         *,
+        accelerator: "Accelerator",
         batch: int,
         workers: int,
     ) -> None:
