@@ -95,7 +95,8 @@ def check(
                     Finding("split-unreadable", "error", name, "cannot be read", 1, (str(error),))
                 )
                 continue
-            findings += suspicion.raw_boxes(read, scaled=source.kind == "YOLO")
+            findings += suspicion.fractions(read) if source.kind != "YOLO" else ()
+            findings += suspicion.corners(read) if source.kind == "COCO" else ()
             part = Part(str(source.root), source.kind, split, read.data())
             findings += _shifted(read.log.findings, part)
             parts.append(part)

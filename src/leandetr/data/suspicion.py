@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from leandetr.boxes import area
 from leandetr.data.census import Numbers, Part
@@ -39,26 +40,33 @@ def finding(kind: str, level: Level, part: str, what: str, places: Sequence[str]
     return Finding(kind, level, part, what, len(places), tuple(places[:SHOWN]))
 
 
-def raw_boxes(read: Reading, scaled: bool) -> Iterator[Finding]:
-    """Boxes in another unit or another order than the format has; `scaled` if in fractions."""
+def fractions(read: Reading) -> Iterator[Finding]:
+    """Boxes in fractions of the image in a format that has pixels."""
     boxes = read.boxes.boxes
-    if scaled or len(boxes) == 0:
-        return
-    ids = read.boxes.ids
-    fractions = (boxes <= 1).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    if fractions.mean() > 1 - MANY:
-        where = read.place(ids[fractions][:SHOWN].tolist())
+    within = (boxes <= 1).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    if len(boxes) and within.mean() > 1 - MANY:
         what = "boxes in fractions where pixels are expected"
-        yield Finding("box-fractions", "error", read.name, what, int(fractions.sum()), tuple(where))
-    width, height = (boxes[:, 2:] - boxes[:, :2]).T  # of COCO: the last two numbers of a bbox
-    limit = read.pictures.sizes[read.boxes.images][:, ::-1].astype(np.float64)
-    beyond = (boxes[:, 2:] > limit * 1.02).any(axis=1)
-    corners = (width > boxes[:, 0]) & (height > boxes[:, 1]) & (width <= limit[:, 0] * 1.02)
-    corners &= height <= limit[:, 1] * 1.02
-    if beyond.mean() > MANY and corners.mean() > 0.95:
-        where = read.place(ids[beyond][:SHOWN].tolist())
+        yield _of_rows("box-fractions", what, read, within)
+
+
+def corners(read: Reading) -> Iterator[Finding]:
+    """Boxes of a COCO file whose last two numbers seem to be a corner, not a size."""
+    boxes = read.boxes.boxes
+    if len(boxes) == 0:
+        return
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    limit = 1.02 * read.pictures.sizes[read.boxes.images][:, ::-1]
+    beyond = (boxes[:, 2:] > limit).any(axis=1)
+    fitting = ((sizes > boxes[:, :2]) & (sizes <= limit)).all(axis=1)
+    if beyond.mean() > MANY and fitting.mean() > 0.95:
         what = "boxes that end outside the image and look like two corners"
-        yield Finding("box-corners", "error", read.name, what, int(beyond.sum()), tuple(where))
+        yield _of_rows("box-corners", what, read, beyond)
+
+
+def _of_rows(kind: str, what: str, read: Reading, rows: Bool[np.ndarray, " R"]) -> Finding:
+    """An error about some of the boxes that were read."""
+    places = read.place(read.boxes.ids[rows][:SHOWN].tolist())
+    return Finding(kind, "error", read.name, what, int(rows.sum()), tuple(places))
 
 
 def boxes(part: Part) -> Iterator[Finding]:
