@@ -3,8 +3,11 @@
 import shutil
 
 import pytest
+import torch
 
 from leandetr.ops import build, cpu_library, pool
+from sampling import Sizes
+from sampling_calls import KINDS, call, draw
 
 
 def test_a_compiler_may_come_with_arguments(monkeypatch):
@@ -46,3 +49,54 @@ def test_an_error_on_a_thread_of_the_pool_reaches_the_caller():
 
     with pytest.raises(ValueError, match="here"):
         pool.run_on(2, fail)
+
+
+def _answer(at, drawn):
+    return torch.stack([call(kind, at.shapes, *drawn[kind]).sum() for kind in KINDS])
+
+
+class Answers(torch.utils.data.Dataset):
+    """What every operator answers, computed where the item is read."""
+
+    def __init__(self, at, drawn):
+        self.at, self.drawn = at, drawn
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return _answer(self.at, self.drawn)
+
+
+@pytest.mark.skipif(cpu_library.load() is None, reason="the CPU kernels are not built")
+def test_workers_of_a_loader_can_call_every_operator_after_the_parent_used_threads():
+    at = Sizes(queries=64, heads=4, width=32, points=4, shapes=((9, 9), (5, 5)))
+    drawn = {kind: draw(kind, at, torch.float32) for kind in KINDS}
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = _answer(at, drawn)
+        loader = torch.utils.data.DataLoader(
+            Answers(at, drawn),
+            batch_size=None,
+            num_workers=2,
+            multiprocessing_context="fork",
+            timeout=60,
+        )
+        found = list(loader)
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 2
+    for one in found:
+        torch.testing.assert_close(one, expected)
+
+
+def test_calls_have_as_many_threads_as_pytorch():
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert pool.threads(pool.SMALL) == threads
+            assert pool.threads(pool.SMALL - 1) == 1
+    finally:
+        torch.set_num_threads(before)
