@@ -8,7 +8,7 @@ are PyTorch's own. After a fork it stays on one thread, because threads do not s
 import ctypes
 import os
 from contextlib import suppress
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from leandetr.errors import LeanDetrError
 from leandetr.ops import pool
 from leandetr.ops.build import LIBRARIES, library_name
-from leandetr.ops.sizes import Sizes, measure
+from leandetr.ops.sizes import Sizes, measure, numbers
 
 VERSION = 1
 """What `leandetr_version` of a library that fits this file says."""
@@ -70,7 +70,7 @@ class Library:
         call = Call(
             VARIANTS.index(self.variant),
             pool.threads(sizes.samples),
-            *astuple(sizes),
+            *numbers(sizes),
             ctypes.addressof(level_sides),
             *arrays,
         )

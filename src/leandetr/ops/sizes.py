@@ -1,6 +1,7 @@
 """The sizes of one call of a kernel, and the check that its tensors fit them."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -25,6 +26,12 @@ class Sizes:
     def samples(self) -> int:
         """How many numbers the call samples."""
         return self.images * self.queries * self.heads * self.width * self.levels * self.points
+
+
+@lru_cache(maxsize=256)
+def numbers(sizes: Sizes) -> tuple[int, ...]:
+    """All sizes in order; models call with the same ones again and again."""
+    return astuple(sizes)
 
 
 def measure(sides: list[int], tensors: dict[str, Tensor | None]) -> Sizes:
@@ -54,6 +61,7 @@ def measure(sides: list[int], tensors: dict[str, Tensor | None]) -> Sizes:
     return sizes
 
 
+@lru_cache(maxsize=256)
 def _shapes(at: Sizes) -> dict[str, tuple[int, ...]]:
     """What every tensor of a call must measure."""
     n, q, m = at.images, at.queries, at.heads
