@@ -139,7 +139,7 @@ def plot(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import NullFormatter
 
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     labels = {"seconds": "processor time, one core [s]", "gibibytes": "peak of the process [GiB]"}
@@ -151,8 +151,10 @@ def plot(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
         panel.set(xscale="log", yscale="log", xlabel="side of the image [pixels]", ylabel=label)
         panel.set_xticks(SIDES, [str(side) for side in SIDES])
         panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.yaxis.set_major_formatter(ScalarFormatter())
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
         panel.grid(which="major", alpha=0.3)
+    panels[1].set_yticks([0.25, 0.5, 1, 2, 4])
     panels[0].legend(fontsize=9)
     figure.suptitle("One forward pass of an encoder, 256 channels, batch 1")
     figure.savefig(path, dpi=110)
