@@ -70,7 +70,7 @@ def table(shapes: Shapes, device: torch.device) -> Tensor:
 
 def power(number: int) -> int:
     """The next power of two: the sides of a tile are such."""
-    return triton.next_power_of_2(max(number, 1))
+    return int(triton.next_power_of_2(max(number, 1)))
 
 
 def lane(value: Tensor, beside: Tensor) -> int:
@@ -111,7 +111,7 @@ def launch(
     channels = power(width)
 
     def grid(choice: dict) -> tuple[int]:
-        return (images * heads * triton.cdiv(queries, max(choice["WORK"] // channels, 1)),)
+        return (images * heads * int(triton.cdiv(queries, max(choice["WORK"] // channels, 1))),)
 
     fixed = {
         "HEADS": heads,
