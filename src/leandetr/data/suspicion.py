@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int
 
 from leandetr.boxes import area
 from leandetr.data.census import Numbers, Part
@@ -46,7 +46,7 @@ def fractions(read: Reading) -> Iterator[Finding]:
     within = (boxes <= 1).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     if len(boxes) and within.mean() > 1 - MANY:
         what = "boxes in fractions where pixels are expected"
-        yield _of_rows("box-fractions", what, read, within)
+        yield _of_rows("box-fractions", what, read, np.flatnonzero(within))
 
 
 def corners(read: Reading) -> Iterator[Finding]:
@@ -60,13 +60,13 @@ def corners(read: Reading) -> Iterator[Finding]:
     fitting = ((sizes > boxes[:, :2]) & (sizes <= limit)).all(axis=1)
     if beyond.mean() > MANY and fitting.mean() > 0.95:
         what = "boxes that end outside the image and look like two corners"
-        yield _of_rows("box-corners", what, read, beyond)
+        yield _of_rows("box-corners", what, read, np.flatnonzero(beyond))
 
 
-def _of_rows(kind: str, what: str, read: Reading, rows: Bool[np.ndarray, " R"]) -> Finding:
+def _of_rows(kind: str, what: str, read: Reading, rows: Int[np.ndarray, " R"]) -> Finding:
     """An error about some of the boxes that were read."""
-    places = read.place(read.boxes.ids[rows][:SHOWN].tolist())
-    return Finding(kind, "error", read.name, what, int(rows.sum()), tuple(places))
+    places = read.place(read.boxes.ids[rows[:SHOWN]].tolist())
+    return Finding(kind, "error", read.name, what, len(rows), tuple(places))
 
 
 def boxes(part: Part) -> Iterator[Finding]:
