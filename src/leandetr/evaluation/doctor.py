@@ -20,7 +20,7 @@ PACKAGES = {
     "matplotlib": ("curves and charts", "leandetr[train]"),
     "tensorboard": ("watching a training", "leandetr[train]"),
     "faster-coco-eval": ("COCO metrics", "leandetr[eval]"),
-    "supervision": ("drawing detections", "leandetr[viz]"),
+    "supervision": ("handing detections to supervision", "leandetr[viz]"),
     "timm": ("backbones timm:NAME", "leandetr[timm]"),
     "transformers": ("backbones hf:NAME", "leandetr[transformers]"),
     "huggingface-hub": ("models hf:OWNER/NAME", "leandetr[hub]"),
