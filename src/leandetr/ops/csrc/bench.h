@@ -58,7 +58,6 @@ template <class C> struct Desk {
   C *logits, *pulls, *mixed;
   C *query, *grad, *out;  // one row each
   C *dots[4], *by[2];     // per sample
-  Vec<C>* kept;           // of a row
   Desk(const Call& call, const Needs& needs) : call(call), needs(needs) {}
   Cluster<C>* look(int j) const { return block + j * clusters; }
   int vectors() const { return samples.padded / LANES<C>; }
@@ -128,7 +127,6 @@ template <class S> struct Bench : Desk<typename Computed<S>::type> {
     this->references = arena.take<C>(looks * this->reference_row);
     for (C** p : {&this->logits, &this->pulls}) *p = arena.take<C>(looks * padded);
     for (C** p : {&this->query, &this->grad, &this->out, &waste}) *p = arena.take<C>(row);
-    this->kept = arena.take<Vec<C>>(row / N);
     zeros = arena.take<S>(row);
     this->mixed = arena.take<C>(looks * padded * row);
     cleared_ = arena.used;

@@ -58,7 +58,7 @@ template <class S, int W, bool PACKED, bool OWN_KEY, bool BACKWARD> struct KeyAw
         C* out = bench.target(call.query_grad, spot.row * width, width, bench.needs.row, bench.out);
         weigh(bench, bench.pulls + j * padded, j, out);
         bench.deliver(call.query_grad, spot.row * width, width, out, bench.out);
-        spread_both(bench, span, spot, j, keys.of(head, width), values.of(head, width),
+        spread_both(bench, spot, j, keys.of(head, width), values.of(head, width),
                     key_sums.of(head, width), value_sums.of(head, width));
         write_where<C>(bench, bench.look(j), span, spot);
       }
@@ -181,8 +181,8 @@ template <class S, int W, bool PACKED, bool OWN_KEY, bool BACKWARD> struct KeyAw
   }
 
   // Adds to each corner its share of the gradients of key and value.
-  template <class Sums> static void spread_both(Bench<S>& bench, const Span&, const Spot& spot,
-                                                int j, const Read keys, const Read values,
+  template <class Sums> static void spread_both(Bench<S>& bench, const Spot& spot, int j,
+                                                const Read keys, const Read values,
                                                 const Sums key_sums, const Sums value_sums) {
     const Call& call = bench.call;
     const int width = int(call.width), padded = bench.samples.padded;
