@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from hub_server import HubServer, serving
 from leandetr.checkpoints import hub
 from leandetr.checkpoints.store import find, load, recipe_of, save
-from leandetr.cli import _recipe_or_model, app
+from leandetr.cli import app
+from leandetr.cli_training import _recipe_or_model
 from leandetr.errors import CheckpointError, MissingExtra, NetworkUnavailable
 from leandetr.models.detector import Detector
 from leandetr.recipes.assemble import create_model

@@ -95,7 +95,7 @@ def test_two_processes_train_what_one_does_though_one_sees_no_box(
             tables.append(list(csv.DictReader(table)))
     for ours, theirs in zip(*tables, strict=True):
         assert (ours["step"], ours["skipped"]) == (theirs["step"], "0")
-        assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-4)
+        assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-3)
         assert float(ours["ap"]) == pytest.approx(float(theirs["ap"]), abs=1e-4)
     assert said.count("done; the model is in") == 1
     first, second = (load_file(run / "last" / "model.safetensors") for run in (many, one))

@@ -5,6 +5,7 @@ import torch
 
 from golden_data import cases, load_case
 from golden_dino import lite_encoder
+from leandetr import ops
 from leandetr.checkpoints.keymap import Rename, fill
 from leandetr.checkpoints.official.lite_detr import encoder_rules
 from leandetr.models.encoders import Dims
@@ -45,9 +46,23 @@ def layers_of(encoder):
     return [layer for block in encoder.blocks for layer in (*block.high, block.full)]
 
 
+GRADIENTS = {"reference": 1e-4, "auto": 2e-3}
+"""Tolerance by backend, as a share of the largest gradient.
+
+In encoder_h2l2_2p1_x3 one sample of a later layer lies within rounding of the border of two cells,
+where the gradient jumps by 6.5e-4: noise of 3e-7 on the input turns it over on the reference, too.
+The kernels' own gradients are held to the official ones in tests/ops/test_golden_ops.py.
+"""
+
+
+@pytest.mark.parametrize("backend", GRADIENTS)
 @pytest.mark.parametrize("name", cases("lite_detr/encoder_*"))
-def test_encoder_equals_official(name):
-    case = load_case(name)
+def test_encoder_equals_official(name, backend):
+    with ops.use_backend(backend):
+        check_encoder(load_case(name), GRADIENTS[backend])
+
+
+def check_encoder(case, tolerance):
     encoder, rules = build(case)
     tokens = tokens_of(case)
     t = case.tensors
@@ -67,10 +82,10 @@ def test_encoder_equals_official(name):
                 updated[:, ::5], t[f"layer_{index}"], atol=2e-5, rtol=0, msg=f"layer {index}"
             )
     torch.testing.assert_close(output, t["output"], atol=2e-5, rtol=0)
-    check_gradients(case, encoder, rules, tokens, output)
+    check_gradients(case, encoder, rules, tokens, output, tolerance)
 
 
-def check_gradients(case, encoder, rules, tokens, output):
+def check_gradients(case, encoder, rules, tokens, output, tolerance):
     t = case.tensors
     stored = [key for key in t if key.startswith("grad")]
     if not stored:
@@ -81,7 +96,9 @@ def check_gradients(case, encoder, rules, tokens, output):
         if key not in ours:
             ours[key] = parameter(encoder, rules, key.removeprefix("grad.")).grad
         scale = t[key].abs().max()
-        torch.testing.assert_close(ours[key] / scale, t[key] / scale, atol=1e-4, rtol=0, msg=key)
+        torch.testing.assert_close(
+            ours[key] / scale, t[key] / scale, atol=tolerance, rtol=0, msg=key
+        )
 
 
 def parameter(encoder, rules, official):
