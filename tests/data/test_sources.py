@@ -55,7 +55,7 @@ def test_every_format_gives_the_same_boxes(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize("form", WRITERS)
 def test_a_folder_of_real_pictures_is_the_same_in_every_format(form: str) -> None:
     if not SHARED.is_dir():
-        pytest.skip("the pictures are not here")
+        pytest.skip("the set of real pictures in every format is not beside the repository")
     assert boxes_of(load_data(SHARED / form, "train")) == boxes_of(
         load_data(SHARED / "coco", "train")
     )

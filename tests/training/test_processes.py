@@ -11,30 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from leandetr.models.backbones.resnet import ResNetConfig
-from leandetr.recipes.assemble import recipe
-from leandetr.recipes.codec import dump_yaml, override
-from leandetr.recipes.recipe import Recipe, TrainRecipe
+from leandetr.models.decoders.deformable import DeformableDecoderConfig
+from leandetr.models.queries.two_stage import TwoStageQueriesConfig
+from leandetr.recipes.codec import dump_yaml
+from leandetr.recipes.recipe import Recipe
 from leandetr.training.criterion import average_boxes
 from leandetr.training.run import train
 from leandetr.types import Target
-
-TINY = (
-    "dim=16",
-    "queries.count=12",
-    "encoder.layers=1",
-    "encoder.heads=2",
-    "encoder.points=1",
-    "encoder.hidden=16",
-    "decoder.layers=2",
-    "decoder.heads=2",
-    "decoder.points=1",
-    "decoder.hidden=16",
-    "preprocess.short=32",
-    "preprocess.long=48",
-    "train.augment=plain",
-    "train.epochs=2",
-    "train.workers=0",
-)
 
 SCRIPT = """
 import sys
@@ -68,11 +51,14 @@ def two_processes(folder: Path, recipe: Recipe, data: Path) -> tuple[Path, str]:
 
 def without_chance(tiny: Recipe) -> Recipe:
     """Nothing is drawn, and nothing depends on which images share a process."""
-    still = ResNetConfig(18, norm="frozen", frozen_stages=4)
-    model = recipe("deformable-detr-nano").model
-    changes = [line for line in TINY if not line.startswith("backbone.")]
-    small = Recipe("still", model, train=TrainRecipe(drops=(), lr_factors=()))
-    return override(small.with_model(backbone=still), changes)
+    decoder = DeformableDecoderConfig(2, heads=2, points=1, hidden=16, refine=True, dropout=0.0)
+    return tiny.with_model(
+        backbone=ResNetConfig(18, norm="frozen", frozen_stages=4),
+        queries=TwoStageQueriesConfig(count=12),
+        decoder=decoder,
+        groups=(),
+        shared_heads=False,
+    ).with_train(lr=1e-4, lr_factors=(), ema=0.9)
 
 
 @pytest.mark.slow
@@ -86,7 +72,7 @@ def test_two_processes_train_what_one_does_though_one_sees_no_box(
     coco = json.loads(file.read_text())
     coco["annotations"] = [one for one in coco["annotations"] if one["image_id"] > 1]
     file.write_text(json.dumps(coco))
-    still = without_chance(tiny).with_train(ema=0.9)
+    still = without_chance(tiny)
     many, said = two_processes(tmp_path, still.with_train(batch=1), data)
     one = train(still.with_train(batch=2), data, tmp_path / "one")
     tables = []
