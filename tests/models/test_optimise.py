@@ -12,9 +12,10 @@ from leandetr.checkpoints.store import load, save
 from leandetr.errors import CheckpointError, LeanDetrError, RecipeError
 from leandetr.images import Preprocess
 from leandetr.models import optimise as optimising
+from leandetr.models.necks import CellWaves
 from leandetr.models.optimise_check import TOLERANCES, agreement, check_agreement
 from leandetr.models.optimise_folding import fold_norms
-from leandetr.models.optimise_parts import ROWS, FeedForwardInRows
+from leandetr.models.optimise_parts import ROWS, TABLES, FeedForwardInRows, RememberedWaves
 from leandetr.nn.feed_forward import FeedForward
 from tiny import batch, family, single_level, targets, tiny_model
 
@@ -115,6 +116,23 @@ def test_rows_may_end_anywhere():
     x = torch.randn(2, ROWS + 3, 16)[..., ::2]
     with torch.inference_mode():
         torch.testing.assert_close(FeedForwardInRows(block)(x), block(x), atol=1e-6, rtol=1e-5)
+
+
+def test_position_tables_are_kept_for_maps_without_padding():
+    plain = CellWaves(20.0, 0.0)
+    remembered = RememberedWaves(plain)
+    whole, like = torch.zeros(2, 3, 5, dtype=torch.bool), torch.zeros(2, 8, 3, 5)
+    padded = whole.clone()
+    padded[1, :, 3:] = True
+    first = remembered(whole, like)
+    assert first.shape == (2, 15, 8)
+    torch.testing.assert_close(first, plain(whole, like), rtol=0, atol=0)
+    assert remembered(whole[:1], like[:1]).data_ptr() == first.data_ptr()  # the same table again
+    torch.testing.assert_close(remembered(padded, like), plain(padded, like), rtol=0, atol=0)
+    for side in range(1, 2 * TABLES):
+        remembered(torch.zeros(1, 1, side, dtype=torch.bool), torch.zeros(1, 8, 1, side))
+    assert len(remembered._kept) == TABLES
+    assert remembered(whole, like).data_ptr() != first.data_ptr()  # forgotten, and made anew
 
 
 def test_an_optimised_model_is_not_trained():

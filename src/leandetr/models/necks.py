@@ -84,8 +84,7 @@ class ChannelMapper(nn.Module):
         self.project = nn.ModuleList(_projection(width, dim, size=1) for width in channels)
         self.extend = nn.ModuleList(_projection(width, dim, size=3) for width in inputs)
         self.level_embedding = nn.Parameter(torch.empty(levels, dim))
-        self.temperature = temperature
-        self.offset = offset
+        self.waves = CellWaves(temperature, offset)
         nn.init.normal_(self.level_embedding)
 
     def forward(self, features: FeatureMaps, images: Images) -> Tokens:
@@ -98,7 +97,7 @@ class ChannelMapper(nn.Module):
             maps.append(coarse)
             padding.append(shrink(images.padding, coarse))
         position = [
-            _waves(hole, x, temperature=self.temperature, offset=self.offset) + embedding
+            self.waves(hole, x) + embedding
             for x, hole, embedding in zip(maps, padding, self.level_embedding, strict=True)
         ]
         return _roll(maps, position, padding)
@@ -128,12 +127,34 @@ class SingleLevel(nn.Module):
         super().__init__()
         _check_waves(dim)
         self.project = nn.Conv2d(channels, dim, 1)
+        self.waves = CellWaves(DETR_TEMPERATURE, 0.0)
 
     def forward(self, features: FeatureMaps, images: Images) -> Tokens:
         """The cells of the map as tokens."""
         x, hole = self.project(features.maps[0]), features.padding[0]
-        position = _waves(hole, x, temperature=DETR_TEMPERATURE, offset=0.0)
-        return _roll([x], [position], [hole])
+        return _roll([x], [self.waves(hole, x)], [hole])
+
+
+class CellWaves(nn.Module):
+    """The sine embedding of every cell of a map; see `sine_grid`."""
+
+    def __init__(self, temperature: float, offset: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.offset = offset
+
+    def forward(
+        self, padding: Bool[Tensor, "N H W"], like: Float[Tensor, "N C H W"]
+    ) -> Float[Tensor, "N HW C"]:
+        """Counted in single precision at least, and given in that of `like`."""
+        grid = sine_grid(
+            padding,
+            like.shape[1],
+            temperature=self.temperature,
+            offset=self.offset,
+            dtype=torch.promote_types(like.dtype, torch.float32),
+        )
+        return grid.flatten(1, 2).to(like.dtype)
 
 
 def _check_waves(dim: int) -> None:
@@ -143,19 +164,6 @@ def _check_waves(dim: int) -> None:
             "expected a dim that is a multiple of 4 (sines and cosines of rows and columns); "
             f"got {dim}; type dim={dim + -dim % 4}"
         )
-
-
-def _waves(
-    padding: Bool[Tensor, "N H W"],
-    like: Float[Tensor, "N C H W"],
-    *,
-    temperature: float,
-    offset: float,
-) -> Float[Tensor, "N HW C"]:
-    """The sine embedding of every cell of a map, counted in single precision at least."""
-    channels, precise = like.shape[1], torch.promote_types(like.dtype, torch.float32)
-    grid = sine_grid(padding, channels, temperature=temperature, offset=offset, dtype=precise)
-    return grid.flatten(1, 2).to(like.dtype)
 
 
 def _roll(

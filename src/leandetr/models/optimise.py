@@ -1,9 +1,9 @@
 """A detector made fast for inference: the same answers within a tolerance, and no training.
 
 What changes (docs/fast.md has the measurements): batch norms are folded into convolutions, the
-backbone works channels last, feed-forward blocks go through the cache in rows, and with bfloat16
-all large products run on the processor's matrix units. Coordinates, boxes and scores stay in
-single precision.
+backbone works channels last, feed-forward blocks go through the cache in rows, position tables of
+unpadded images are kept, and with bfloat16 all large products run on the processor's matrix units.
+Coordinates, boxes and scores stay in single precision.
 """
 
 import copy
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from leandetr.errors import CheckpointError, RecipeError
+from leandetr.models.necks import CellWaves
 from leandetr.models.optimise_folding import fold_norms
 from leandetr.models.optimise_parts import (
     AnyLinear,
@@ -21,6 +22,7 @@ from leandetr.models.optimise_parts import (
     BackboneIn,
     DecoderIn,
     FeedForwardInRows,
+    RememberedWaves,
     exchange,
 )
 from leandetr.nn.feed_forward import FeedForward
@@ -56,6 +58,7 @@ def optimise(
     fold_norms(fast.get_submodule("backbone"))
     if not compile:
         exchange(fast, FeedForward, FeedForwardInRows)  # pyright: ignore[reportArgumentType]
+        exchange(fast, CellWaves, RememberedWaves)  # pyright: ignore[reportArgumentType]
     if dtype != torch.float32:
         _lower(fast, dtype)
     _channels_last(fast, dtype)

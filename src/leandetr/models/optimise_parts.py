@@ -5,16 +5,21 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leandetr.models.decoders import Decoder
 from leandetr.models.heads import PredictionHeads
+from leandetr.models.necks import CellWaves
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.types import Decoded, FeatureMaps, Images, Queries, Tokens
 
 ROWS = 2048
 """Tokens that go through a feed-forward block together: what is inside it stays in the cache."""
+
+
+TABLES = 8
+"""Position tables kept: those of two image sizes at four levels."""
 
 
 class AnyLinear(nn.Module):
@@ -61,6 +66,30 @@ class FeedForwardInRows(nn.Module):
             inner = F.relu(self.linear1(rows), inplace=True)
             place.copy_(self.norm(self.linear2(inner).add_(rows)))
         return refined
+
+
+class RememberedWaves(nn.Module):
+    """What `CellWaves` computes, kept for maps without padding, of the sizes seen last."""
+
+    def __init__(self, waves: CellWaves) -> None:
+        super().__init__()
+        self.waves = waves
+        self._kept: dict[tuple[object, ...], Tensor] = {}
+
+    def forward(
+        self, padding: Bool[Tensor, "N H W"], like: Float[Tensor, "N C H W"]
+    ) -> Float[Tensor, "N HW C"]:
+        """The table of this size, the same for every image; another one where there is padding."""
+        if torch.compiler.is_compiling() or bool(padding.any()):
+            return self.waves(padding, like)
+        size = (*like.shape[1:], like.dtype, like.device)
+        table = self._kept.pop(size, None)
+        if table is None:
+            table = self.waves(padding[:1], like[:1])
+        self._kept[size] = table  # the youngest is last
+        while len(self._kept) > TABLES:
+            del self._kept[next(iter(self._kept))]
+        return table.expand(len(like), -1, -1)
 
 
 class BackboneIn(nn.Module):
