@@ -69,7 +69,11 @@ class Answers(torch.utils.data.Dataset):
 
 
 @pytest.mark.skipif(cpu_library.load() is None, reason="the CPU kernels are not built")
-def test_workers_of_a_loader_can_call_every_operator_after_the_parent_used_threads():
+@pytest.mark.parametrize(
+    "start",
+    ["fork", pytest.param("spawn", marks=pytest.mark.exhaustive)],  # which imports anew
+)
+def test_workers_of_a_loader_can_call_every_operator_after_the_parent_used_threads(start):
     at = Sizes(queries=64, heads=4, width=32, points=4, shapes=((9, 9), (5, 5)))
     drawn = {kind: draw(kind, at, torch.float32) for kind in KINDS}
     before = torch.get_num_threads()
@@ -80,8 +84,8 @@ def test_workers_of_a_loader_can_call_every_operator_after_the_parent_used_threa
             Answers(at, drawn),
             batch_size=None,
             num_workers=2,
-            multiprocessing_context="fork",
-            timeout=60,
+            multiprocessing_context=start,
+            timeout=120,
         )
         found = list(loader)
     finally:

@@ -12,7 +12,6 @@ from leandetr import ops
 from leandetr.errors import LeanDetrError
 from leandetr.ops import backend, cpu
 from leandetr.ops.cpu_library import Library
-from leandetr.ops.deform_attn import flat
 from sampling import Sizes, locations, sizes, tokens, weights
 from sampling_calls import VARIANTS, call
 
@@ -147,21 +146,6 @@ def test_a_forked_process_can_use_the_kernels():
     assert queue.get(timeout=60) == pytest.approx(expected)
     child.join(timeout=60)
     assert child.exitcode == 0
-
-
-def test_compiled_code_calls_the_kernels():
-    """Through the operator itself: shape checks on Python functions cannot be traced."""
-    at, known = Sizes(queries=3), torch.ops.leandetr
-    sides = flat(at.shapes)
-    drawn = {kind: draw(kind, at, torch.float32) for kind in ("deform-at", "shared-key-at")}
-
-    def function(value, reference, where, logit, query):
-        first = known.deform_attn_at(value, sides, reference, where, logit)
-        return first + known.key_aware_attn_at(query, None, value, sides, reference, where)
-
-    given = (*drawn["deform-at"], drawn["shared-key-at"][0])
-    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(*given), function(*given))
 
 
 def test_autocast_reaches_the_kernels():
