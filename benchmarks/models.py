@@ -3,6 +3,8 @@
     python -m benchmarks.models --threads 1          # inference, about ten minutes on two cores
     python -m benchmarks.models --training           # training steps too, with peak memory
     python -m benchmarks.models --peers              # against transformers instead
+    python -m benchmarks.models --runtimes           # against onnxruntime and OpenVINO instead
+    python -m benchmarks.models --peak               # instead: shares of the machine's best
     python -m benchmarks.models --write docs/benchmarks.md
 
 Both backends run in turns with the same weights, one model in memory at a time; each figure is the
@@ -11,15 +13,16 @@ random: they do not change the time.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 import leandetr
-from benchmarks import peers, training
+from benchmarks import peak, peers, runtimes, training
 from benchmarks.machine import describe
+from benchmarks.page import put
+from benchmarks.turns import clock, unit
 from leandetr.evaluation.counting import Tally, count
 from leandetr.models.detector import Detector
 from leandetr.ops import use_backend
@@ -39,11 +42,6 @@ BACKENDS = ("reference", "operator")
 
 Times = dict[str, float]
 """Milliseconds by part."""
-
-
-def clock() -> float:
-    """Seconds: of the processor with one thread, where others do not count; else of the wall."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 class Stopwatch:
@@ -144,11 +142,10 @@ def part_table(times: dict[str, dict[str, Times]]) -> str:
 
 def report(size: tuple[int, int], options: argparse.Namespace) -> str:
     """Everything asked for, as Markdown."""
-    times = {name: forward_times(name, size, options.rounds) for name in options.models}
-    unit = "processor time" if torch.get_num_threads() == 1 else "wall time"
+    times = {name: forward_times(name, size, options.rounds) for name in options.models or MODELS}
     text = (
-        f"Measured by `python -m benchmarks.models` on {describe()}; float32, {unit}, shortest of "
-        f"{options.rounds} rounds.\n\n"
+        f"Measured by `python -m benchmarks.models` on {describe()}; float32, {unit()}, shortest "
+        f"of {options.rounds} rounds.\n\n"
         f"Forward pass, one image of {size[0]}x{size[1]}, reference operators against kernels:\n\n"
         f"{kernel_table(times, size)}\n\n"
         f"By part, with kernels; optimised is `model.optimise()`:\n\n{part_table(times)}"
@@ -158,29 +155,38 @@ def report(size: tuple[int, int], options: argparse.Namespace) -> str:
     return text
 
 
+Report = Callable[[tuple[int, int], argparse.Namespace], str]
+INSTEAD: dict[str, tuple[Report, str]] = {
+    "peers": (peers.report, "against transformers"),
+    "runtimes": (runtimes.report, "against onnxruntime and OpenVINO"),
+    "peak": (peak.report, "shares of the machine's best at multiplying matrices"),
+}
+"""What is reported on another part of the page, and what it is."""
+
+
 def main() -> None:
     """Print the report; with --write, put it between the markers of a page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="800x1066", help="height x width of the image")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as PyTorch takes")
-    parser.add_argument("--models", nargs="+", default=MODELS, help=f"the first is {BASELINE}")
+    parser.add_argument("--models", nargs="+", help=f"others than usual; {BASELINE} comes first")
     parser.add_argument("--training", action="store_true", help="also training steps and memory")
-    parser.add_argument("--peers", action="store_true", help="instead: against transformers")
+    instead = parser.add_mutually_exclusive_group()
+    for part, (_, said) in INSTEAD.items():
+        instead.add_argument(
+            f"--{part}", dest="part", action="store_const", const=part, help=f"instead: {said}"
+        )
     parser.add_argument("--write", type=Path, help="page whose marked part is replaced")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     height, width = (int(side) for side in options.size.split("x"))
-    part = "peers" if options.peers else "models"
-    ask = peers.report if options.peers else report
+    ask = INSTEAD[options.part][0] if options.part else report
     text = ask((height, width), options)
     print(text)
     if options.write:
-        begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
-        head, _, rest = options.write.read_text(encoding="utf-8").partition(begin)
-        _, _, tail = rest.partition(end)
-        options.write.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+        put(options.write, options.part or "models", text)
 
 
 if __name__ == "__main__":

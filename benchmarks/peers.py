@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe
+from benchmarks.turns import best_of, unit
 from leandetr.checkpoints.convert import convert
 from leandetr.models.detector import Detector
 from leandetr.types import Images
@@ -72,13 +72,7 @@ def candidates(name: str, images: Images) -> tuple[dict[str, Callable[[], None]]
 def row(name: str, images: Images, rounds: int) -> str:
     """One line of the table."""
     turns, apart = candidates(name, images)
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    best = dict.fromkeys(turns, float("inf"))
-    for _ in range(rounds):
-        for which, call in turns.items():
-            began = clock()
-            call()
-            best[which] = min(best[which], 1000 * (clock() - began))
+    best = best_of(turns, rounds)
     peer = best.pop("transformers")
     cells = [f"{milliseconds:.0f} | {peer / milliseconds:.2f}" for milliseconds in best.values()]
     return (
@@ -95,11 +89,10 @@ def report(size: tuple[int, int], options: argparse.Namespace) -> str:
     height, width = size
     pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     images = Images(pixels, torch.zeros(1, *size, dtype=torch.bool))
-    unit = "processor time" if torch.get_num_threads() == 1 else "wall time"
-    rows = "\n".join(row(name, images, options.rounds) for name in PEERS)
+    rows = "\n".join(row(name, images, options.rounds) for name in options.models or PEERS)
     return (
         f"Measured by `python -m benchmarks.models --peers` on {describe()}, transformers "
-        f"{transformers.__version__}; one image of {height}x{width}, {unit}, shortest of "
+        f"{transformers.__version__}; one image of {height}x{width}, {unit()}, shortest of "
         f"{options.rounds} rounds in turns. The same random weights in both; apart is the largest "
         "difference of their outputs in float32. Ratios are transformers' time over ours.\n\n"
         "| model | logits apart | boxes apart | transformers ms | ours ms | ratio | optimised ms "
