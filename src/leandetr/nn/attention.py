@@ -1,5 +1,6 @@
 """Dense multi-head attention, with positions added to queries and keys only."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -71,6 +72,10 @@ def mix(
     dropout: float = 0.0,
 ) -> Float[Tensor, "N Q ME"]:
     """Each query's mean of values, heads put together again; see `visible` for `seen`."""
+    device = query.device.type
+    if device == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):  # its backward in bfloat16 is slow there
+            return mix(query.float(), key.float(), value.float(), seen=seen, dropout=dropout)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
     return rearrange(mixed, "N M Q E -> N Q (M E)")
 

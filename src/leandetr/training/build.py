@@ -76,6 +76,7 @@ def build_parts(
     """Optimiser, schedule, average and criterion of a recipe around a model, on its device."""
     how = recipe.train
     model.to(accelerator.device)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (faster)
     optimiser = build_optimiser(
         model,
         lr=how.lr,
