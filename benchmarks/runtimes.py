@@ -33,6 +33,9 @@ RUNTIMES = ("onnxruntime", "openvino")
 """What has to be installed: all that exports, and at least one that runs."""
 PLAIN, FAST, LOWER = "ours", "ours, optimised", "ours, optimised, bf16"
 
+ALIKE = (0.1, 0.01)
+"""Within which logits, and boxes in sides of the picture, tell the same."""
+
 Answer = Sequence[Tensor]
 """Logits and boxes."""
 Call = Callable[[], Answer]
@@ -119,6 +122,16 @@ def runtime_calls(model: nn.Module, pixels: Tensor, installed: Sequence[str]) ->
     return calls
 
 
+def apart(one: Answer, other: Answer) -> list[str]:
+    """Largest difference of logits and of boxes, and the share of queries that are alike."""
+    furthest = [(a - b).abs().amax(-1) for a, b in zip(one, other, strict=True)]
+    alike = (furthest[0] < ALIKE[0]) & (furthest[1] < ALIKE[1])
+    return [
+        *(f"{float(most.max()):.0e}" for most in furthest),
+        f"{float(alike.float().mean()):.0%}",
+    ]
+
+
 def rows_of(name: str, pixels: Tensor, rounds: int, installed: Sequence[str]) -> list[str]:
     """A line for each way to run a model: how far its answers are from ours, and its time."""
     torch.manual_seed(0)
@@ -136,8 +149,7 @@ def rows_of(name: str, pixels: Tensor, rounds: int, installed: Sequence[str]) ->
     best = best_of(calls, rounds)
     lines = []
     for which, spent in best.items():
-        pairs = zip(answers[which], answers[PLAIN], strict=True)
-        cells = [f"{float((one - other).abs().max()):.0e}" for one, other in pairs]
+        cells = apart(answers[which], answers[PLAIN])
         cells += [f"{spent:.0f}", f"{spent / best[FAST]:.2f}", f"{spent / best[LOWER]:.2f}"]
         lines.append(f"| {name} | {which} | " + " | ".join(cells) + " |")
     return lines
@@ -159,10 +171,11 @@ def report(size: tuple[int, int], options: argparse.Namespace) -> str:
     return (
         f"Measured by `python -m benchmarks.models --runtimes` on {describe()}, {used}; one image "
         f"of {size[0]}x{size[1]}, {unit()}, shortest of {options.rounds} rounds in turns. The same "
-        "random weights in all; apart is the largest difference of outputs from ours in float32. "
+        "random weights in all; apart is the largest difference of outputs from ours in float32; "
+        f"queries are alike within {ALIKE[0]} in every logit and {ALIKE[1]} in every side. "
         "Ratios are a runtime's time over that of our optimised model.\n\n"
-        "| model | runs in | logits apart | boxes apart | ms | over ours, float32 "
-        "| over ours, bf16 |\n|---|---|" + "---:|" * 5 + "\n"
+        "| model | runs in | logits apart | boxes apart | queries alike | ms | over ours, float32 "
+        "| over ours, bf16 |\n|---|---|" + "---:|" * 6 + "\n"
         + "\n".join(lines)
         + (f"\n\n{advice}" if absent else "")
     )  # fmt: skip

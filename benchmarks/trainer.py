@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=320, help="short side of the pictures")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--warm", type=int, default=1, help="steps of a turn that do not count")
-    parser.add_argument("--steps", type=int, default=3, help="steps of a turn that count")
+    parser.add_argument("--steps", type=int, default=2, help="steps of a turn that count")
     parser.add_argument("--batch", type=int, default=0, help="0: 2 for r50, 8 for nano")
     parser.add_argument("--workers", type=int, default=0, help="of the loader")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the model")
