@@ -40,6 +40,7 @@ from benchmarks.turns import clock, unit
 from leandetr.data import load_data
 from leandetr.data.loader import DetectionSet
 from leandetr.data.transforms import PlainAugment
+from leandetr.recipes.codec import to_dict
 from leandetr.training.batches import Batches, EpochBatches
 from leandetr.training.build import build_accelerator, build_parts, seed_all
 from leandetr.training.display import Moment
@@ -80,12 +81,13 @@ def ours(name: str, precision: str, turn: Turn) -> float:
     order = EpochBatches(len(images), turn.batch, seed=0)
     parts = build_parts(recipe, leandetr.create_model(recipe), build_accelerator(), len(order))
     marks = Marks(turn.warm + turn.steps)
+    about = {"recipe": to_dict(recipe), "names": list(turn.data.names)}
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
         loop = Loop(
             parts,
             Batches(images, order, workers=turn.workers),
             limits=Limits(epochs=1),
-            keep=Keep(Path(folder), lambda model, path: None, {}),
+            keep=Keep(Path(folder), lambda model, path: None, about),
         )
         loop.run(marks)
     if parts.schedule.last_epoch != len(marks.times):
