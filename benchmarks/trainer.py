@@ -10,10 +10,10 @@ the names of its own ResNet and freezes all of it: here the rule holds); dropout
 gradients; losses after every decoder layer; no checkpoint, validation or log while the clock runs.
 `deformable-detr-r50` is the very model that transformers has; `deformable-detr-nano` has encoder,
 queries and decoder of the nano one of transformers beside it. DINO and Lite DINO do more for each
-picture, denoising above all, and drop nothing out. Not the same: in nano models our ResNet has a light stem of 3x3
-convolutions, trains every stage and norm, and the weights are averaged after each step;
-transformers' two-stage model has no loss on what its encoder proposes, ours has; ours looks at each
-step for gradients that are not finite.
+picture, denoising above all, and drop nothing out. Not the same: in nano models our ResNet has a
+light stem of 3x3 convolutions, trains every stage and norm, and the weights are averaged after each
+step; transformers' two-stage model has no loss on what its encoder proposes, ours has; ours looks
+at each step for gradients that are not finite.
 
 Contenders take turns; a turn builds a model, trains some steps that do not count, then some that
 do: from the end of a step to the end of the last one, loading included. The fastest turn counts.
