@@ -32,6 +32,12 @@ def train(
         int | None,
         typer.Option(min=1, metavar="N", help="A test: learn N images by heart, or say why not."),
     ] = None,
+    fit_memory: Annotated[
+        bool, typer.Option("--fit-memory", help="The largest batches that fit; steps stay alike.")
+    ] = False,
+    track: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Also to wandb, mlflow, ...; repeatable.")
+    ] = [],  # noqa: B006  (typer copies it)
     changes: Changes = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Train on the splits train and val of a data set in COCO, YOLO or Pascal VOC format."""
@@ -43,10 +49,14 @@ def train(
     start = _recipe_or_model(recipe)
     how: dict[str, Any] = {"overrides": overrides, "weights": weights, "minutes": minutes}
     if overfit is None:
+        how |= {"fit_memory": fit_memory, "trackers": track}
         run.train(start, data, out, resume=resume, **how)
         return
-    if resume:
-        raise TrainingError("expected --overfit without --resume: the test begins anew")
+    if resume or fit_memory or track:
+        raise TrainingError(
+            "expected --overfit without --resume, --fit-memory and --track: the test is short and "
+            "begins anew"
+        )
     run.overfit(start, data, out, images=overfit, **how)
 
 

@@ -87,7 +87,7 @@ class CriterionRecipe:
 
 
 SCHEDULES = ("steps", "cosine")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class TrainRecipe:
     norm, `ema` the decay of the averaged weights (None: none are kept), `validate_every` the epochs
     from one validation to the next, `patience` the validations without a better one after which
     training ends (None: never), `save_minutes` the time within an epoch after which it is saved.
+    `precision` is what the model computes in; weights, matching and losses are float32 in any case.
     With `recompute`, layers of encoder and decoder are computed again in the backward pass, which
     takes less memory and more time. With `skip_missing`, images that the annotations name but the
     folder lacks are left out.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from leandetr.errors import TrainingError
 from leandetr.models.detector import Detector
@@ -102,7 +103,8 @@ def build_parts(
         schedule=schedule,
         ema=ema,
         accelerator=accelerator,
-        arithmetic=Arithmetic(how.clip, how.precision == "bf16", how.accumulate),
+        arithmetic=Arithmetic(how.clip, how.precision, how.accumulate),
+        scaler=GradScaler(accelerator.device.type, enabled=how.precision == "fp16"),
     )
 
 

@@ -18,9 +18,12 @@ from leandetr.training import state
 from leandetr.training.batches import Batches, steps
 from leandetr.training.display import Display, Moment
 from leandetr.training.interrupt import Interrupt
+from leandetr.training.memory import memory_told
 from leandetr.training.record import Means, Record, build_row, mean_over_processes
+from leandetr.training.runs import flat
 from leandetr.training.state import Position, clearly
-from leandetr.training.step import Parts, anywhere, train_step
+from leandetr.training.step import Parts, Skipped, anywhere, train_step
+from leandetr.training.trackers import Tracker, open_trackers
 from leandetr.training.watch import advice, note_loss, note_score
 
 if TYPE_CHECKING:
@@ -57,11 +60,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Keep:
-    """Where and how a run is kept: `save` writes a model folder, `about` describes the run."""
+    """Where and how a run is kept: `save` writes a model folder, `about` describes the run.
+
+    `trackers` get the numbers of every epoch, besides TensorBoard; see `open_trackers`.
+    """
 
     folder: Path
     save: Save
     about: dict[str, Any]
+    trackers: tuple[Tracker | str, ...] = ()
 
 
 class Loop:
@@ -91,13 +98,13 @@ class Loop:
         self._ap: float | None = None
         self._ap50: float | None = None
         self._began = self._before = self._saved = 0.0
-        self._asked = self._late = self._due = self._over = False
+        self._asked = self._late = self._due = self._over = self._searched = False
 
     def run(self, display: Display) -> Position:
         """Train to the end of the limits; returns how far it came."""
         self._began = self._saved = time.monotonic()
         self._before = self.position.seconds
-        record = Record(self.keep.folder, self.position.epoch) if self._main else None
+        record = self._open_record() if self._main else None
         with Interrupt() as interrupt, closing(record) if record else nullcontext():
             while self.position.epoch < self.limits.epochs:
                 terms = self._train_epoch(display, interrupt)
@@ -121,15 +128,17 @@ class Loop:
         self.parts.model.train()
         means = Means()
         self._skipped.clear()
+        self._searched = False
         batches = self.batches.epoch(self.position.epoch, self.position.batch)
         for step in steps(batches, self.parts.arithmetic.accumulate):
-            losses, bad = train_step(self.parts, step)
+            with memory_told(self.position.step + 1, step, self.keep.folder / "last"):
+                losses, skipped = train_step(self.parts, step)
             self.position.batch += len(step)
             self.position.step += 1
-            if bad is None:
+            if skipped is None or skipped.searching:
                 means.add(losses)
-            else:
-                self._count_bad(bad)
+            if skipped is not None:
+                self._count(skipped)
             display.step(self._moment(losses.total.item()))
             self._look(interrupt)
             if self._asked or self._late:
@@ -196,19 +205,28 @@ class Loop:
         self.parts.accelerator.wait_for_everyone()
         self._saved = time.monotonic()
 
-    def _count_bad(self, name: str) -> None:
-        if not self._skipped[name]:
-            log.warning("step %d skipped: %s is not finite", self.position.step, name)
-        self._skipped[name] += 1
+    def _count(self, skipped: Skipped) -> None:
+        if not self._skipped[skipped.reason]:
+            level = logging.INFO if skipped.searching else logging.WARNING
+            log.log(level, "step %d skipped: %s", self.position.step, skipped.reason)
+        self._skipped[skipped.reason] += 1
+        self._searched |= skipped.searching
 
     def _check_any_step(self) -> None:
         steps = math.ceil(len(self.batches) / self.parts.arithmetic.accumulate)
-        if self._skipped.total() and self._skipped.total() >= steps:
-            name, _ = self._skipped.most_common(1)[0]
+        if self._skipped.total() >= max(steps, 1) and not self._searched:
+            reason, _ = self._skipped.most_common(1)[0]
             raise TrainingError(
-                f"every step of epoch {self.position.epoch + 1} was skipped because {name} was not "
-                "finite; lower the learning rate (train.lr) or train with train.precision=fp32"
+                f"every step of epoch {self.position.epoch + 1} was skipped because {reason}; "
+                "lower the learning rate (train.lr) or train with train.precision=fp32"
             )
+
+    def _open_record(self) -> Record:
+        """The files of the run and its trackers, which are told the recipe."""
+        folder = self.keep.folder
+        settings = flat(self.keep.about["recipe"])
+        trackers = open_trackers(self.keep.trackers, folder, settings)
+        return Record(folder, self.position.epoch, trackers=trackers)
 
     def _moment(self, loss: float) -> Moment:
         return Moment(
@@ -261,6 +279,6 @@ def _summary(epoch: int, loss: float, scores: "CocoScores | None", skipped: Coun
     if scores is not None:
         text += f", AP {100 * scores.ap:.1f}, AP50 {100 * scores.ap50:.1f}"
     if skipped:
-        counts = ", ".join(f"{count} by {name}" for name, count in skipped.most_common())
-        text += f", {skipped.total()} steps skipped ({counts} not finite)"
+        counts = "; ".join(f"{count} because {reason}" for reason, count in skipped.most_common())
+        text += f", {skipped.total()} steps skipped ({counts})"
     return text

@@ -20,6 +20,10 @@ from leandetr.types import Prediction, Target
 UNMATCHABLE = 1e6
 """Cost of a pair whose true cost is NaN or infinite: worse than any real one."""
 
+AT_ONCE = 2**24
+"""Pairs above which the costs of layers are computed one layer after the other: overlaps take some
+ten times the memory of their costs."""
+
 
 @dataclass(frozen=True)
 class PaddedTargets:
@@ -122,6 +126,9 @@ class Matcher:
         self, layers: Sequence[Prediction], targets: PaddedTargets
     ) -> Float[Tensor, "Y N Q T"]:
         """Cost of every query for every target of its own image; filling has some value too."""
+        pairs = layers[0].logits.shape[:2].numel() * targets.labels.shape[1]
+        if len(layers) > 1 and len(layers) * pairs > AT_ONCE:
+            return torch.cat([self.cost([layer], targets) for layer in layers])
         with torch.autocast(targets.boxes.device.type, enabled=False):
             logits, boxes = stack_layers(layers)
             cost = self.class_cost * self.classification.cost(logits, targets.labels)

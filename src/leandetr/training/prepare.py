@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 CROWDED = 0.7
 """Share of the queries that objects of one image may take before a warning."""
 
+MOST_QUERIES = 2000
+"""Queries beyond which attention among them takes gigabytes."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -51,13 +54,7 @@ def read_data(root: Given, splits: tuple[str, str], recipe: Recipe) -> Data:
     skip = recipe.train.skip_missing
     data = load_data(root, first, skip_missing=skip)
     require_boxes(data)
-    queries = getattr(recipe.model.queries, "count", None)
-    if queries is not None and data.most_boxes > CROWDED * queries:
-        log.warning(
-            "an image of %s holds %d objects but the recipe has %d queries: some will be missed; "
-            "add --set queries.count=%d",
-            *(data.name, data.most_boxes, queries, 2 * data.most_boxes),
-        )
+    _warn_of_crowds(recipe, data)
     if not has_split(root, second):
         log.warning(
             "%s has no split '%s': there is no validation, and no best model is chosen "
@@ -66,6 +63,22 @@ def read_data(root: Given, splits: tuple[str, str], recipe: Recipe) -> Data:
         )
         return Data(data, None)
     return Data(data, load_data(root, second, skip_missing=skip))
+
+
+def _warn_of_crowds(recipe: Recipe, data: DetectionData) -> None:
+    """Say so if an image holds more objects than the queries can find."""
+    queries = getattr(recipe.model.queries, "count", None)
+    if queries is None or data.most_boxes <= CROWDED * queries:
+        return
+    wanted = 2 * data.most_boxes
+    cure = f"add --set queries.count={wanted}"
+    if wanted > MOST_QUERIES:
+        cure = "cut such images into smaller ones"
+        cure += f", and add --set queries.count={MOST_QUERIES}" * (queries < MOST_QUERIES)
+    log.warning(
+        "an image of %s holds %d objects but the recipe has %d queries: some will be missed; %s",
+        *(data.name, data.most_boxes, queries, cure),
+    )
 
 
 def fit_recipe(recipe: Recipe, data: Data, overrides: Sequence[str]) -> Recipe:

@@ -1,4 +1,4 @@
-"""What a run writes down: a row of metrics.csv an epoch, curves.png, TensorBoard."""
+"""What a run writes down: a row of metrics.csv an epoch, curves.png, and what trackers keep."""
 
 import csv
 import io
@@ -13,6 +13,7 @@ import torch
 
 from leandetr.files import write_text
 from leandetr.training.criterion import Losses
+from leandetr.training.trackers import Trackers, open_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -113,30 +114,29 @@ def build_row(
 
 
 class Record:
-    """The files of a run in `folder`; rows of epochs from `start` on are written anew."""
+    """The files of a run in `folder`; rows of epochs from `start` on are written anew.
 
-    def __init__(self, folder: Path, start: int = 0) -> None:
+    `trackers` get every number, too; without any given, TensorBoard does.
+    """
+
+    def __init__(self, folder: Path, start: int = 0, *, trackers: Trackers | None = None) -> None:
         self.folder = folder
         self.path = folder / METRICS
         self.rows: list[Row] = [row for row in read_rows(self.path) if row.epoch <= start]
-        self._board = _open_board(folder)
+        self._trackers = trackers or open_trackers((), folder, {})
         self._can_draw = True
 
     def add(self, row: Row, terms: dict[str, float]) -> None:
-        """Write the row, draw the curves, and pass everything to TensorBoard."""
+        """Write the row, draw the curves, and pass everything to the trackers."""
         self.rows.append(row)
         _write(self.path, self.rows)
         if self._can_draw:
             self._can_draw = _draw(self.rows, self.folder / "curves.png")
-        if self._board is not None:
-            for name, value in _numbers(row, terms):
-                self._board.add_scalar(name, value, row.step)
-            self._board.flush()
+        self._trackers.log(dict(_numbers(row, terms)), row.step)
 
     def close(self) -> None:
-        """End the TensorBoard file."""
-        if self._board is not None:
-            self._board.close()
+        """End what trackers write."""
+        self._trackers.close()
 
 
 def _numbers(row: Row, terms: dict[str, float]) -> Iterable[tuple[str, float]]:
@@ -174,17 +174,6 @@ def _plain(value: int | float) -> str | int:
     if isinstance(value, int):
         return value
     return "" if math.isnan(value) else f"{value:.6g}"
-
-
-def _open_board(folder: Path) -> Any | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.info(
-            "metrics go to metrics.csv only; for TensorBoard type: pip install 'leandetr[train]'"
-        )
-        return None
-    return SummaryWriter(str(folder / "tensorboard"))
 
 
 def _draw(rows: Sequence[Row], path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from leandetr.training.batches import Batches, EpochBatches
 from leandetr.training.build import build_accelerator, build_parts, seed_all
 from leandetr.training.by_heart import ENOUGH, likely_causes
 from leandetr.training.display import Display, show
+from leandetr.training.fit import as_before, fit_to_memory
 from leandetr.training.loop import Keep, Limits, Loop
 from leandetr.training.prepare import (
     Data,
@@ -32,6 +34,7 @@ from leandetr.training.prepare import (
 )
 from leandetr.training.preview import PREVIEW, write_preview
 from leandetr.training.record import METRICS, read_rows
+from leandetr.training.trackers import Tracker, check_trackers
 from leandetr.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ MAY_CHANGE = ("epochs", "workers", "validate_every", "patience", "save_minutes",
 """What of `train` may be another when a run goes on."""
 
 
-def train(
+def train(  # noqa: PLR0913 - keywords of the front door
     recipe: str | Recipe | Detector,
     data: Given,
     out: str | Path,
@@ -53,6 +56,8 @@ def train(
     weights: str | Path | None = None,
     splits: tuple[str, str] = ("train", "val"),
     minutes: float | None = None,
+    fit_memory: bool = False,
+    trackers: Sequence[Tracker | str] = (),
 ) -> Path:
     """Train a detector on one data set, or on several as one; returns `out`.
 
@@ -64,6 +69,8 @@ def train(
     whose tensors are taken over where they fit. `overrides` are `path=value` texts such as
     "train.epochs=30". The classes come from the data. `minutes` ends the run early, with
     validation and checkpoint. With `resume`, the run in `out` goes on as if it had never stopped.
+    With `fit_memory`, batches are as large as memory allows, and a step learns from as many images
+    as the recipe says. `trackers` are objects with `log` and `close`, or names such as "wandb".
 
     Raises `OutputExists` if `out` holds a run and `resume` is not set, `RecipeError`, `DataError`,
     `CheckpointError` or `TrainingError` for what cannot be used, and `KeyboardInterrupt` after a
@@ -71,11 +78,17 @@ def train(
     """
     start = weights if weights is not None else recipe if isinstance(recipe, Detector) else None
     chosen = choose_recipe(recipe, overrides)
+    check_trackers(trackers)
     with _opened(Path(out), resume) as (accelerator, display):
         read = read_data(data, splits, chosen)
         fitted = fit_recipe(chosen, read, overrides)
+        if fit_memory and resume:
+            fitted = as_before(fitted, Path(out))
+        elif fit_memory:
+            fitted = fit_to_memory(fitted, read.train, accelerator)
         loop = _prepare(fitted, read, accelerator, Path(out), start=start, resume=resume)
         loop.limits = replace(loop.limits, minutes=minutes)
+        loop.keep = replace(loop.keep, trackers=tuple(trackers))
         loop.run(display)
         log.info("done; the model is in %s", _result(Path(out)))
     return Path(out)
@@ -147,14 +160,24 @@ def _prepare(
 
 
 def _claim(out: Path, resume: bool) -> None:
-    """Make the folder. Raises `OutputExists` if a run is in it that nobody asked to go on with."""
+    """Make the folder. Raises `OutputExists` if a run is in it that nobody asked to go on with.
+
+    Raises `TrainingError` if nothing can be written there.
+    """
     former = [out / name for name in ("last", "best", "metrics.csv") if (out / name).exists()]
     if former and not resume:
         raise OutputExists(
             f"{out}: there is a run already ({', '.join(path.name for path in former)}); "
             "go on with it by --resume, or choose another folder with --out"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise TrainingError(
+            f"{out}: expected a folder to write a run to, but {error}; choose another with --out"
+        ) from error
 
 
 def _loop(

@@ -60,17 +60,20 @@ def take(parts: Parts, position: Position, about: dict[str, Any]) -> Snapshot:
         "optimiser": parts.optimiser.state_dict(),
         "schedule": parts.schedule.state_dict(),
         "ema": None if parts.ema is None else parts.ema.state_dict(),
+        "scaler": parts.scaler.state_dict(),  # empty unless it is enabled
     }
     return Snapshot(about, position, stored, _random_states(parts))
 
 
 def restore(snapshot: Snapshot, parts: Parts) -> None:
-    """Put weights, optimiser, schedule, average and random state back."""
+    """Put weights, optimiser, schedule, average, scale of the loss and random state back."""
     parts.model.load_state_dict(snapshot.parts["model"])
     parts.optimiser.load_state_dict(snapshot.parts["optimiser"])
     parts.schedule.load_state_dict(snapshot.parts["schedule"])
     if parts.ema is not None and snapshot.parts["ema"] is not None:
         parts.ema.load_state_dict(snapshot.parts["ema"])
+    if snapshot.parts.get("scaler"):
+        parts.scaler.load_state_dict(snapshot.parts["scaler"])
     index = parts.accelerator.process_index
     if index in snapshot.random:  # the order of images does not hang on it
         _set_random_state(snapshot.random[index])
