@@ -1,5 +1,6 @@
 """Colours and letters of everything that is drawn: class k looks the same in every picture."""
 
+import re
 from functools import cache
 
 from PIL import ImageFont
@@ -28,7 +29,19 @@ FONTS = (
 )
 """Fonts of the system that are tried for names beyond Latin letters, widest range first."""
 
+LONGEST = 40
+"""Letters of a class name that are shown, at the most."""
+
+CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+"""What would break a line or a terminal."""
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def one_line(name: str) -> str:
+    """A class name for pictures and tables: in one line, and cut where it is very long."""
+    line = CONTROL.sub(" ", name).strip()
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 def colour(label: int) -> str:

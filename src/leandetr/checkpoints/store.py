@@ -59,7 +59,8 @@ def save(model: Detector, folder: str | Path) -> None:
                 for name in (RECIPE, LABELS, WEIGHTS)
             }
             partial[RECIPE].write_text(text, encoding="utf-8")
-            partial[LABELS].write_text(json.dumps(labels, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(labels, indent=2, ensure_ascii=False)
+            partial[LABELS].write_text(text + "\n", encoding="utf-8")
             # not save_file: that makes a file only its owner may read
             partial[WEIGHTS].write_bytes(to_bytes(_tensors(model), metadata={"format": "pt"}))
     except (OSError, SafetensorError) as error:

@@ -15,7 +15,7 @@ from torch import Tensor
 from leandetr.data.dataset import Sample
 from leandetr.errors import ImageError
 from leandetr.images import read_image
-from leandetr.palette import Font, colour, font, ink
+from leandetr.palette import Font, colour, font, ink, one_line
 
 PAPER, INK, PALE = "#ffffff", "#1b1f24", "#6a737d"
 FRAME, EDGE = "#eef0f2", "#d5d9dd"
@@ -171,8 +171,9 @@ def _boxes(frame: Image.Image, tile: Tile, scale: float, corner: tuple[int, int]
     if len(places) > TAGGED:
         return
     taken: list[Rectangle] = []
+    names = [one_line(name) for name in tile.names]
     for index in np.argsort(sizes).tolist():
-        name, others = tile.names[int(sample.labels[index])], places[:index] + places[index + 1 :]
+        name, others = names[int(sample.labels[index])], places[:index] + places[index + 1 :]
         spot = _spot(pen, name, places[index], (*taken, *others))
         if spot is not None:
             taken.append(spot)
@@ -234,7 +235,7 @@ def _head(heading: Heading, width: int) -> Image.Image:
     pen.text((MARGIN, MARGIN + 48), heading.about, PALE, font(heading.about, 18), anchor="lt")
     left, top = MARGIN, MARGIN + 86
     for label, (name, number) in enumerate(heading.classes):
-        words, count = name, f"{number:,}"
+        words, count = one_line(name), f"{number:,}"
         letters: Font = font(words, 17)
         length = pen.textlength(words, letters)
         needed = 26 + length + 8 + pen.textlength(count, font("", 17)) + 28

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from leandetr.palette import one_line
 from leandetr.types import Detections
 
 MOST_HIDDEN = 0.25
@@ -43,7 +44,7 @@ def place(
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).clip(1)
     for index in np.argsort(-detections.scores.cpu().numpy(), kind="stable").tolist():
         value = f"{float(detections.scores[index]):.2f}"
-        for text in (f"{detections.name(index)} {value}", value):
+        for text in (f"{one_line(detections.name(index))} {value}", value):
             spots = _spots(boxes[index], measure(text), frame)
             hidden = _hidden(spots, boxes, areas, placed)
             best = int(np.argmin(hidden))

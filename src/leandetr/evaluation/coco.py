@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from leandetr.errors import DataError, MissingExtra
+from leandetr.palette import one_line
 
 IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """IoU thresholds that AP and AR average over."""
@@ -74,10 +75,10 @@ class CocoScores:
             f"{name:<10} {_shown(value):>6}  {_MEANING[name]}"
             for name, value in self.metrics().items()
         ]
-        width = max([len(c.name) for c in self.classes] + [len("class")])
+        width = max([len(one_line(c.name)) for c in self.classes] + [len("class")])
         lines += ["", f"{'class':<{width}}  {'AP':>6}  {'AP50':>6}  {'boxes':>6}"]
         lines += [
-            f"{c.name:<{width}}  {_shown(c.ap):>6}  {_shown(c.ap50):>6}  {c.boxes:>6}"
+            f"{one_line(c.name):<{width}}  {_shown(c.ap):>6}  {_shown(c.ap50):>6}  {c.boxes:>6}"
             for c in self.classes
         ]
         return "\n".join([*lines, *self._remark()])
@@ -244,4 +245,4 @@ def _shown(value: float) -> str:
 
 def _escaped(name: str) -> str:
     """A class name that does not end its Markdown cell."""
-    return name.replace("|", "\\|")
+    return one_line(name).replace("|", "\\|")

@@ -22,6 +22,9 @@ from leandetr.types import Group, Known, Queries, Target, Tokens
 
 BOX_EPS = 1e-3
 """Clamp of the inverse sigmoid of noised boxes (IDEA-Research/DINO:util/misc.py)."""
+MOST = 500
+"""Targets of an image that are noised, drawn anew in each step where there are more: attention
+among their copies takes memory with the square of their number. The official code has no limit."""
 BUDGET_FROM = 100
 """From this doubled budget on it counts queries; below, it counts groups (official code)."""
 
@@ -119,6 +122,11 @@ class Denoising(nn.Module):
         0.5, 0.5); they count as background and are not hidden (official code). Raises
         `RecipeError` unless the queries have boxes and leave their position to the decoder.
         """
+        places = [_some(target) for target in targets]
+        targets = [
+            Target(one.labels[place], one.boxes[place])
+            for one, place in zip(targets, places, strict=True)
+        ]
         copies = Copies.of(targets, self._copies(targets))
         noise = self.draw(len(targets), copies.slots, self.classes, queries.content.device)
         content = self.labels(self._noised_labels(copies, noise))
@@ -126,7 +134,7 @@ class Denoising(nn.Module):
         noised = frames.inverse_sigmoid(self._noised_boxes(copies, noise), BOX_EPS)
         reference = (noised * copies.used[..., None]).sigmoid()
         start = queries.content.shape[1]
-        group = Group("denoising", start, start + copies.slots, copies.assignment())
+        group = Group("denoising", start, start + copies.slots, copies.assignment(places))
         more = Queries(content, None, reference, None, ())
         return joined(queries, more, group, hidden=_hide(queries, copies))
 
@@ -188,10 +196,22 @@ class Copies:
         """Number of queries in the group."""
         return len(self.index)
 
-    def assignment(self) -> Known:
-        """Positives restore their target, everything else is background."""
+    def assignment(self, places: Sequence[Int[Tensor, " _"]]) -> Known:
+        """Positives restore their target, everything else is background.
+
+        `places` are those of the noised targets among all of their image.
+        """
         positive = self.used & ~self.negative
-        return Known(torch.where(positive, self.index, -1), self.count)
+        place = pad_sequence(list(places), batch_first=True)[:, self.index]
+        return Known(torch.where(positive, place, -1), self.count)
+
+
+def _some(target: Target) -> Int[Tensor, " _"]:
+    """Places of the targets of an image that are noised: all of them up to `MOST`."""
+    count, device = len(target.labels), target.labels.device
+    if count <= MOST:
+        return torch.arange(count, device=device)
+    return torch.randperm(count, device=device)[:MOST]
 
 
 def _hide(queries: Queries, copies: Copies) -> Bool[Tensor, "Q Q"]:
