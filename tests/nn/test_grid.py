@@ -130,3 +130,14 @@ def test_levels_lie_behind_each_other(shapes):
     ends = [start + h * w for start, (h, w) in zip(tokens.starts, shapes, strict=True)]
     assert [0, *ends[:-1]] == list(tokens.starts)
     assert ends[-1] == grid.count(shapes)
+
+
+def test_rows_are_picked_and_put_image_by_image():
+    values = torch.arange(1, 25, dtype=torch.float64).view(2, 4, 3).requires_grad_()
+    index = torch.tensor([[3, 0], [1, 2]])
+    picked = grid.pick(values, index)
+    assert picked[:, :, 0].tolist() == [[10.0, 1.0], [16.0, 19.0]]
+    changed = grid.put(values, index, -picked)
+    assert (changed[:, :, 0] < 0).long().tolist() == [[1, 0, 0, 1], [0, 1, 1, 0]]
+    torch.testing.assert_close(grid.pick(changed, index), -picked)
+    assert torch.autograd.gradcheck(lambda x: grid.put(x, index, 2 * grid.pick(x, index)), values)

@@ -12,6 +12,7 @@ from leandetr.models.decoders import Decoder
 from leandetr.models.heads import PredictionHeads
 from leandetr.models.necks import CellWaves
 from leandetr.nn.feed_forward import FeedForward
+from leandetr.nn.grid import may_be_padded
 from leandetr.types import Decoded, FeatureMaps, Images, Queries, Tokens
 
 ROWS = 2048
@@ -32,7 +33,7 @@ class AnyLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Project the input."""
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        return affine(x.to(self.weight.dtype), self)
 
 
 class AnyNorm(nn.Module):
@@ -63,9 +64,27 @@ class FeedForwardInRows(nn.Module):
         """Refine each token by itself."""
         refined = torch.empty_like(x)
         for rows, place in zip(x.split(ROWS, dim=1), refined.split(ROWS, dim=1), strict=True):
-            inner = F.relu(self.linear1(rows), inplace=True)
+            inner = affine(rows.to(self.linear1.weight.dtype), self.linear1, "relu")
             place.copy_(self.norm(self.linear2(inner).add_(rows)))
         return refined
+
+
+def affine(
+    x: Float[Tensor, "*B I"], linear: "nn.Linear | AnyLinear", then: str = "none"
+) -> Float[Tensor, "*B O"]:
+    """What a linear layer makes of x; `then` is "none" or "relu".
+
+    On a processor in bfloat16, product, bias and ReLU are one operator of oneDNN: plain PyTorch
+    writes the bias first and reads the product again, which takes up to twice as long. That
+    operator belongs to PyTorch's own compiler and may go; then the plain way is left.
+    """
+    weight, bias = linear.weight, linear.bias
+    fused = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    low = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    if fused is None or not low or torch.compiler.is_compiling():
+        product = F.linear(x, weight, bias)
+        return F.relu(product, inplace=True) if then == "relu" else product
+    return fused(x, weight, bias, then, [], "")
 
 
 class RememberedWaves(nn.Module):
@@ -80,7 +99,7 @@ class RememberedWaves(nn.Module):
         self, padding: Bool[Tensor, "N H W"], like: Float[Tensor, "N C H W"]
     ) -> Float[Tensor, "N HW C"]:
         """The table of this size, the same for every image; another one where there is padding."""
-        if torch.compiler.is_compiling() or bool(padding.any()):
+        if may_be_padded(padding):
             return self.waves(padding, like)
         size = (*like.shape[1:], like.dtype, like.device)
         table = self._kept.pop(size, None)

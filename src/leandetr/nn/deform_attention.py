@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from leandetr import ops
 from leandetr.nn.attention import check_heads
+from leandetr.nn.grid import may_be_padded
 from leandetr.ops.reference import key_weights
 from leandetr.ops.reference_at import locate, share_out
 from leandetr.types import Look, Shapes
@@ -224,7 +225,9 @@ def _project(
     linear: nn.Module, memory: Float[Tensor, "N S C"], padding: Bool[Tensor, "N S"], heads: int
 ) -> Float[Tensor, "N S M D"]:
     """Project all tokens and zero the padded ones, after the bias, as official code does."""
-    projected = linear(memory).masked_fill_(padding[..., None], 0.0)
+    projected = linear(memory)
+    if may_be_padded(padding):
+        projected = projected.masked_fill_(padding[..., None], 0.0)
     return rearrange(projected, "N S (M D) -> N S M D", M=heads)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from leandetr.errors import RecipeError
-from leandetr.nn.grid import pick
+from leandetr.nn.grid import pick, put
 
 WHOLE = 1000
 """Shares are counted in thousandths, so that an export holds for every size."""
@@ -94,4 +94,4 @@ def write_back(
     rank = torch.arange(kept.shape[1], device=kept.device)
     real = (rank < counts[:, None])[..., None]
     written = torch.where(real, updated.to(features.dtype), pick(features, kept))
-    return features.scatter(1, kept[..., None].expand_as(written), written)
+    return put(features, kept, written)

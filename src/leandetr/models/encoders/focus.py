@@ -139,8 +139,7 @@ class FocusLayer(nn.Module):
         placed = content + grid.pick(asking.position, asking.objects)
         heard = self.object_attention(placed, placed, content, padding=asking.unused)
         content = self.object_norm(content + self.dropout(heard)).to(asking.features.dtype)
-        index = asking.objects[..., None].expand_as(content)
-        return asking.features.scatter(1, index, content)
+        return grid.put(asking.features, asking.objects, content)
 
 
 class FocusEncoder(nn.Module):
