@@ -271,9 +271,9 @@ MOVING = set(
         "_to_copy arange argsort as_strided bernoulli bincount cat chunk clone constant_pad_nd "
         "contiguous copy detach dropout embedding empty empty_like empty_strided expand_as eye "
         "fill flatten flip full full_like gather index index_put index_select linspace "
-        "masked_select meshgrid narrow new_empty new_empty_strided new_full new_ones new_zeros nonzero "
-        "one_hot ones ones_like pad pixel_shuffle pixel_unshuffle promote_types rand randn repeat "
-        "repeat_interleave reshape roll scatter searchsorted slice_scatter sort stack "
+        "masked_select meshgrid narrow new_empty new_empty_strided new_full new_ones new_zeros "
+        "nonzero one_hot ones ones_like pad pixel_shuffle pixel_unshuffle promote_types rand "
+        "randn repeat repeat_interleave reshape roll scatter searchsorted slice_scatter sort stack "
         "take_along_dim to topk tril triu unflatten unique where zeros zeros_like"
     )
 )
