@@ -196,6 +196,7 @@ def test_train_passes_everything_on(
     calls = []
     monkeypatch.setattr(training, "train", lambda *args, **options: calls.append((args, options)))
     words = ["--data", "d", "--out", "o", "--epochs", "3", "--minutes", "2", "--resume"]
+    words += ["--fit-memory", "--track", "wandb"]
     done = leandetr("train", "dino-nano", *words, "--set", "train.lr=1e-3", "--weights", "w")
     assert done.exit_code == 0, done.output
     ((recipe, data, out), options) = calls.pop()
@@ -205,6 +206,8 @@ def test_train_passes_everything_on(
         "resume": True,
         "weights": "w",
         "minutes": 2.0,
+        "fit_memory": True,
+        "trackers": ["wandb"],
     }
     leandetr("train", tmp_path, "--data", "d", "--out", "o")
     assert calls.pop()[0][0] is scripted

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from leandetr import cli_training
 from leandetr.errors import TrainingError
 from leandetr.recipes.recipe import Recipe
 from leandetr.training import record, run, trackers
@@ -72,6 +73,11 @@ def test_a_service_that_cannot_be_opened_is_left_out(
     assert isinstance(opened, Trackers)
     assert "the tracker wandb is left out" in caplog.text
     assert "not logged in" in caplog.text
+
+
+def test_a_test_by_heart_has_no_trackers(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="--overfit without"):
+        cli_training.train("dino-nano", [pictures], tmp_path, overfit=2, track=["wandb"])
 
 
 @pytest.mark.parametrize(

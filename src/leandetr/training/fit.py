@@ -116,11 +116,12 @@ def fit_to_memory(recipe: Recipe, data: DetectionData, accelerator: "Accelerator
         batch = min(gather_object([batch]))
     if accelerator.is_main_process:
         height, width = worst.size
+        several = " a process" * (accelerator.num_processes > 1)
         log.info(
             "memory: batches of %d fit, of images of up to %d x %d pixels with %d boxes (%s); so "
-            "train.batch: %d -> %d, train.accumulate: %d -> %d, and a step learns from %d images",
+            "train.batch: %d -> %d, train.accumulate: %d -> %d, and a step learns from %d images%s",
             *(batch, height, width, worst.boxes, told, how.batch, batch),
-            *(how.accumulate, total // batch, total),
+            *(how.accumulate, total // batch, total, several),
         )
     return recipe.with_train(batch=batch, accumulate=total // batch)
 
@@ -146,7 +147,7 @@ def _tried(
         peak = _peak_of_trial(recipe, worst, count, device, several)
         _free(device)
         if peak is not None and peak <= room:
-            return count, f"tried, {_gigabytes(peak)} of {_gigabytes(room)}"
+            return count, f"tried, {_bytes(peak)} of {_bytes(room)}"
     log.warning("even one image a batch runs out of memory; %s", _ways_out())
     return 1, "but for the warning"
 
@@ -186,10 +187,10 @@ def _measured(
     for count in counts:
         need = resting + one + (count - 1) * more
         if need <= room:
-            return count, f"measured, about {_gigabytes(need)} of {_gigabytes(room)}"
+            return count, f"measured, about {_bytes(need)} of {_bytes(room)}"
     log.warning(
         "even one image a batch needs about %s of memory, and %s are free; %s",
-        *(_gigabytes(resting + one), _gigabytes(room), _ways_out()),
+        *(_bytes(resting + one), _bytes(room), _ways_out()),
     )
     return 1, "but for the warning"
 
@@ -245,8 +246,8 @@ def _free(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _gigabytes(size: int | float) -> str:
-    return f"{size / 1e9:.1f} GB"
+def _bytes(size: int | float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _ways_out() -> str:
