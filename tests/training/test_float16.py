@@ -61,6 +61,7 @@ def test_a_scale_that_fits_trains_in_full_precision_weights(
     start_at(1024.0, monkeypatch)
     out = train(tiny, pictures, tmp_path / "run", overrides=[*HALF, "train.epochs=1"])
     assert skipped(out) == [0]
+    assert "many times slower in float16" in (out / "train.log").read_text()
     weights = load_file(out / "last" / "model.safetensors")
     assert all(value.dtype != torch.float16 for value in weights.values())
 

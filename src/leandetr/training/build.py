@@ -1,5 +1,6 @@
 """What a run is made of, from its recipe: optimiser, schedule, average, criterion, device."""
 
+import logging
 import random
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,18 @@ from leandetr.training.step import Arithmetic, Parts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+log = logging.getLogger(__name__)
+
+
+def note_precision(precision: str, device: torch.device) -> None:
+    """Say so where a precision makes training slower instead of faster."""
+    if precision == "fp16" and device.type == "cpu":
+        log.warning(
+            "a processor trains many times slower in float16 than in float32; type "
+            "--set train.precision=bf16, or leave train.precision at fp32"
+        )
 
 
 def build_accelerator() -> "Accelerator":

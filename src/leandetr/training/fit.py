@@ -22,6 +22,7 @@ from torch.amp.grad_scaler import GradScaler
 from leandetr.checkpoints import store
 from leandetr.data.dataset import DetectionData
 from leandetr.data.loader import Batch, DetectionSet
+from leandetr.errors import TrainingError
 from leandetr.evaluation.memory import peak_memory
 from leandetr.recipes.assemble import build
 from leandetr.recipes.recipe import Recipe
@@ -45,6 +46,11 @@ SHARE = 0.9, 0.8
 OVERHEAD = 1.75
 """What a step takes on a processor over what its tensors do: scratch space inside operators, and
 what the allocator keeps. Measured: 1.4 (a nano model in bf16) to 1.75 (one in fp32)."""
+
+WAYS_OUT = (
+    "type --set train.recompute=true, --set train.precision=bf16 or a smaller preprocess.short, "
+    "or choose a smaller recipe"
+)
 
 
 @dataclass(frozen=True)
@@ -117,11 +123,14 @@ def fit_to_memory(recipe: Recipe, data: DetectionData, accelerator: "Accelerator
     if accelerator.is_main_process:
         height, width = worst.size
         several = " a process" * (accelerator.num_processes > 1)
+        changed = "train.batch and train.accumulate stay"
+        if batch != how.batch:
+            changed = f"train.batch: {how.batch} -> {batch}, "
+            changed += f"train.accumulate: {how.accumulate} -> {total // batch}"
         log.info(
-            "memory: batches of %d fit, of images of up to %d x %d pixels with %d boxes (%s); so "
-            "train.batch: %d -> %d, train.accumulate: %d -> %d, and a step learns from %d images%s",
-            *(batch, height, width, worst.boxes, told, how.batch, batch),
-            *(how.accumulate, total // batch, total, several),
+            "memory: batches of %d, of images of up to %d x %d pixels with %d boxes (%s); so %s, "
+            "and a step learns from %d images%s",
+            *(batch, height, width, worst.boxes, told, changed, total, several),
         )
     return recipe.with_train(batch=batch, accumulate=total // batch)
 
@@ -140,16 +149,22 @@ def as_before(recipe: Recipe, out: Path) -> Recipe:
 def _tried(
     recipe: Recipe, worst: Worst, counts: Sequence[int], accelerator: "Accelerator"
 ) -> tuple[int, str]:
-    """The first of `counts` whose steps do not run out of memory, else 1; and what it took."""
+    """The first of `counts` whose steps do not run out of memory, and what it took.
+
+    Raises `TrainingError` if there is none.
+    """
     device, several = accelerator.device, accelerator.num_processes > 1
     room = SHARE[0] * free_memory(device)
     for count in counts:
         peak = _peak_of_trial(recipe, worst, count, device, several)
         _free(device)
-        if peak is not None and peak <= room:
+        if peak is not None and (peak <= room or count == 1):
             return count, f"tried, {_bytes(peak)} of {_bytes(room)}"
-    log.warning("even one image a batch runs out of memory; %s", _ways_out())
-    return 1, "but for the warning"
+    height, width = worst.size
+    raise TrainingError(
+        f"expected memory for at least one image of {height} x {width} pixels with {worst.boxes} "
+        f"boxes, but a step with it runs out of {_bytes(room)}; {WAYS_OUT}"
+    )
 
 
 def _peak_of_trial(
@@ -188,11 +203,8 @@ def _measured(
         need = resting + one + (count - 1) * more
         if need <= room:
             return count, f"measured, about {_bytes(need)} of {_bytes(room)}"
-    log.warning(
-        "even one image a batch needs about %s of memory, and %s are free; %s",
-        *(_bytes(resting + one), _bytes(room), _ways_out()),
-    )
-    return 1, "but for the warning"
+    log.warning("memory: even one image a batch may be too much; %s", WAYS_OUT)
+    return 1, f"measured, about {_bytes(resting + one)} of {_bytes(room)}"
 
 
 def _trial(recipe: Recipe, device: torch.device) -> Parts:
@@ -248,10 +260,3 @@ def _free(device: torch.device) -> None:
 
 def _bytes(size: int | float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
-def _ways_out() -> str:
-    return (
-        "try train.recompute=true, train.precision=bf16, smaller images (preprocess.short), or a "
-        "smaller recipe"
-    )

@@ -167,7 +167,8 @@ class Loop:
                 lr=float(self.parts.schedule.get_last_lr()[0]),
                 skipped=self._skipped.total(),
             )
-            record.add(row, terms)
+            with clearly(self.keep.folder):
+                record.add(row, terms)
             log.info(_summary(epoch, row.loss, scores, self._skipped))
         self._say(note_loss(self.position, terms.get("total", math.nan)))
         if scores is not None:

@@ -19,7 +19,7 @@ from leandetr.recipes.recipe import Recipe
 from leandetr.training import state
 from leandetr.training.about import write_about
 from leandetr.training.batches import Batches, EpochBatches
-from leandetr.training.build import build_accelerator, build_parts, seed_all
+from leandetr.training.build import build_accelerator, build_parts, note_precision, seed_all
 from leandetr.training.by_heart import ENOUGH, likely_causes
 from leandetr.training.display import Display, show
 from leandetr.training.fit import as_before, fit_to_memory
@@ -151,6 +151,7 @@ def _prepare(
     """The loop of a run, where it stands: at the start, or where it stopped."""
     model = prepare_model(recipe, data.train, start, resume)
     if accelerator.is_main_process:
+        note_precision(recipe.train.precision, accelerator.device)
         write_about(out, recipe, list(data.splits), accelerator.device)
     seed_all(recipe.train.seed + accelerator.process_index)
     loop = _loop(recipe, model, data, accelerator, out)

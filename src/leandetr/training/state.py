@@ -102,8 +102,8 @@ def clearly(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "write" not in str(error):
             raise
         raise TrainingError(
-            f"{folder}: expected to write a checkpoint, but {error}; the one before is whole: make "
-            "room, and go on by repeating the command with --resume"
+            f"{folder}: expected to write a checkpoint or its record, but {error}; the checkpoint "
+            "before is whole: make room, and go on by repeating the command with --resume"
         ) from error
 
 
