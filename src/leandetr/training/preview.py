@@ -39,4 +39,4 @@ def write_preview(images: DetectionSet, path: Path) -> None:
         classes=[(name, counts[label]) for label, name in enumerate(data.names)],
     )
     with whole(path) as partial:
-        sheet(tiles, heading).save(partial, format="PNG", optimize=True)
+        sheet(tiles, heading).save(partial, format="PNG", compress_level=1)
