@@ -1,7 +1,7 @@
-"""Whole detectors: kernels against the reference operators, part by part, and training steps.
+"""Whole detectors: kernels against the reference operators, part by part.
 
     python -m benchmarks.models --threads 1          # inference, about ten minutes on two cores
-    python -m benchmarks.models --training           # training steps too, with peak memory
+    python -m benchmarks.models --training           # training steps and peak memory instead
     python -m benchmarks.models --peers              # against transformers instead
     python -m benchmarks.models --runtimes           # against onnxruntime and OpenVINO instead
     python -m benchmarks.models --peak               # instead: shares of the machine's best
@@ -143,20 +143,18 @@ def part_table(times: dict[str, dict[str, Times]]) -> str:
 def report(size: tuple[int, int], options: argparse.Namespace) -> str:
     """Everything asked for, as Markdown."""
     times = {name: forward_times(name, size, options.rounds) for name in options.models or MODELS}
-    text = (
+    return (
         f"Measured by `python -m benchmarks.models` on {describe()}; float32, {unit()}, shortest "
         f"of {options.rounds} rounds.\n\n"
         f"Forward pass, one image of {size[0]}x{size[1]}, reference operators against kernels:\n\n"
         f"{kernel_table(times, size)}\n\n"
         f"By part, with kernels; optimised is `model.optimise()`:\n\n{part_table(times)}"
     )
-    if options.training:
-        text += f"\n\n{training.report(options.rounds)}"
-    return text
 
 
 Report = Callable[[tuple[int, int], argparse.Namespace], str]
 INSTEAD: dict[str, tuple[Report, str]] = {
+    "training": (training.report, "training steps and peak memory"),
     "peers": (peers.report, "against transformers"),
     "runtimes": (runtimes.report, "against onnxruntime and OpenVINO"),
     "peak": (peak.report, "shares of the machine's best at multiplying matrices"),
@@ -171,7 +169,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as PyTorch takes")
     parser.add_argument("--models", nargs="+", help=f"others than usual; {BASELINE} comes first")
-    parser.add_argument("--training", action="store_true", help="also training steps and memory")
     instead = parser.add_mutually_exclusive_group()
     for part, (_, said) in INSTEAD.items():
         instead.add_argument(

@@ -4,22 +4,26 @@ Memory is that of a fresh process, on Linux only: what it held at most during th
 it held when model and images were ready.
 """
 
+import argparse
 import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 import leandetr
+from benchmarks.machine import describe
+from benchmarks.turns import clock, unit
 from leandetr.ops import use_backend
 from leandetr.training.build import build_criterion
+from leandetr.training.recompute import recompute_layers
 from leandetr.types import Images, Target
 
 MODEL, SIDE, OBJECTS = "dino-r50", 640, 13
+SQUARE = (SIDE, SIDE)
 NANO = "lite-dino-nano"
 TALL, WIDE = 800, 1333
 """Size of the image of which the inference memory is measured."""
@@ -31,17 +35,21 @@ def images_of(count: int, height: int, width: int) -> Images:
     return Images(pixels, torch.zeros(count, height, width, dtype=torch.bool))
 
 
-def step_of(name: str, batch: int, height: int, width: int) -> Callable[[], None]:
-    """Forward, loss, backward and optimiser on one batch."""
-    model = leandetr.create_model(name).train()
-    images = images_of(batch, height, width)
+def step_of(name: str, batch: int, size: tuple[int, int], how: str = "") -> Callable[[], None]:
+    """Forward, loss, backward and optimiser on one batch; `how` is plain, "bf16" or "recompute"."""
+    model = leandetr.create_model(name).train().to(memory_format=torch.channels_last)
+    images = images_of(batch, *size)
     targets = [Target(torch.arange(OBJECTS) % 3, torch.full((OBJECTS, 4), 0.2))] * batch
     criterion = build_criterion(model.recipe)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    if how == "recompute":
+        recompute_layers(model)
 
     def step() -> None:
         optimiser.zero_grad()
-        criterion(model(images, targets), targets).total.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=how == "bf16"):
+            outputs = model(images, targets)
+        criterion(outputs, targets).total.backward()
         optimiser.step()
 
     return step
@@ -60,7 +68,6 @@ def inference_of(name: str, height: int, width: int) -> Callable[[], None]:
 
 def seconds(call: Callable[[], None], rounds: int) -> dict[str, float]:
     """The shortest time of a call by backend, in turns; processor time where one thread works."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     best = {"reference": float("inf"), "operator": float("inf")}
     for _ in range(rounds):
         for backend in best:
@@ -81,7 +88,8 @@ def held_most() -> int:
 
 def peak(kind: str, backend: str) -> None:
     """Print by how many KiB a training step or a forward pass raises what is held."""
-    call = step_of(MODEL, 1, SIDE, SIDE) if kind == "step" else inference_of(MODEL, TALL, WIDE)
+    how = kind.removeprefix("step ")
+    call = inference_of(MODEL, TALL, WIDE) if kind == "pass" else step_of(MODEL, 1, SQUARE, how)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the most so far
     before = held_most()
     with use_backend(backend):
@@ -101,30 +109,43 @@ def peak_of(kind: str, backend: str) -> float:
     return int(done.stdout) / 1024
 
 
-def report(rounds: int) -> str:
-    """Both tables, as Markdown."""
-    step = seconds(step_of(MODEL, 1, SIDE, SIDE), rounds)
-    times = [f"{step[backend]:.2f}" for backend in ("reference", "operator")]
-    rows = [f"| seconds a training step, {SIDE}x{SIDE} | {times[0]} | {times[1]} | "
-            f"{step['reference'] / step['operator']:.1f} |"]  # fmt: skip
-    memory = (
-        ("step", f"MiB a training step, {SIDE}x{SIDE}"),
-        ("pass", f"MiB a forward pass, {TALL}x{WIDE}"),
-    )
-    for kind, said in memory:
-        big, small = (peak_of(kind, backend) for backend in ("reference", "operator"))
-        rows.append(f"| {said} | {big:.0f} | {small:.0f} | {big / small:.1f} |")
+def time_rows(rounds: int) -> Iterator[str]:
+    """Seconds of training steps, a line each."""
     how = leandetr.create_model(NANO).recipe
     short, batch = how.preprocess.short, how.train.batch
-    nano = seconds(step_of(NANO, batch, short, short * 4 // 3), rounds)
-    times = [f"{nano[backend]:.2f}" for backend in ("reference", "operator")]
-    rows.append(
-        f"| seconds a training step of {NANO}, {batch} images of {short}x{short * 4 // 3} "
-        f"| {times[0]} | {times[1]} | {nano['reference'] / nano['operator']:.1f} |"
+    wide = (short, short * 4 // 3)
+    steps = (
+        (f"{MODEL}, {SIDE}x{SIDE}", (MODEL, 1, SQUARE)),
+        (f"{MODEL}, {SIDE}x{SIDE}, bf16", (MODEL, 1, SQUARE, "bf16")),
+        (f"{NANO}, {batch} images of {wide[0]}x{wide[1]}", (NANO, batch, wide)),
+        (f"{NANO}, {batch} images of {wide[0]}x{wide[1]}, bf16", (NANO, batch, wide, "bf16")),
     )
+    for said, step in steps:
+        best = seconds(step_of(*step), rounds)
+        slow, fast = best["reference"], best["operator"]
+        yield f"| seconds a training step of {said} | {slow:.2f} | {fast:.2f} | {slow / fast:.1f} |"
+
+
+def memory_rows() -> Iterator[str]:
+    """MiB of a training step and of a forward pass, a line each."""
+    for kind, said in (
+        ("step", f"training step of {MODEL}, {SIDE}x{SIDE}"),
+        ("step bf16", f"training step of {MODEL}, {SIDE}x{SIDE}, bf16"),
+        ("step recompute", f"training step of {MODEL}, {SIDE}x{SIDE}, `train.recompute`"),
+        ("pass", f"forward pass of {MODEL}, {TALL}x{WIDE}"),
+    ):
+        big, small = (peak_of(kind, backend) for backend in ("reference", "operator"))
+        yield f"| MiB a {said} | {big:.0f} | {small:.0f} | {big / small:.1f} |"
+
+
+def report(_: tuple[int, int], options: argparse.Namespace) -> str:
+    """The table, as Markdown."""
+    rows = (*time_rows(options.rounds), *memory_rows())
     return (
-        f"Training step (forward, loss, backward, optimiser) and memory of {MODEL}, one image; "
-        "memory is the most that a fresh process holds, above model and image:\n\n"
+        f"Measured by `python -m benchmarks.models --training` on {describe()}; {unit()}, shortest "
+        f"of {options.rounds} rounds.\n\n"
+        "Training step (forward, loss, backward, optimiser) and memory, one image unless told "
+        "otherwise; memory is the most that a fresh process holds, above model and image:\n\n"
         "| | reference | kernels | ratio |\n|---|---:|---:|---:|\n" + "\n".join(rows)
     )
 
