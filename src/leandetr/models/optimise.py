@@ -24,6 +24,7 @@ from leandetr.models.optimise_parts import (
     FeedForwardInRows,
     RememberedWaves,
     exchange,
+    multiplies_bfloat16,
 )
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.nn.scoring import TokenScorer
@@ -75,7 +76,7 @@ def has_bfloat16(device: torch.device | str = "cpu") -> bool:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return kind == "cpu" and multiplies_bfloat16()
 
 
 def best_dtype(device: torch.device | str = "cpu") -> torch.dtype:

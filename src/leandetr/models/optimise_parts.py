@@ -1,5 +1,6 @@
 """What an optimised model has in place of parts of the model it was made from."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -69,6 +70,12 @@ class FeedForwardInRows(nn.Module):
         return refined
 
 
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether oneDNN multiplies matrices of bfloat16 on this processor; it refuses otherwise."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def affine(
     x: Float[Tensor, "*B I"], linear: "nn.Linear | AnyLinear", then: str = "none"
 ) -> Float[Tensor, "*B O"]:
@@ -80,7 +87,7 @@ def affine(
     """
     weight, bias = linear.weight, linear.bias
     fused = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    low = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    low = x.dtype == torch.bfloat16 and x.device.type == "cpu" and multiplies_bfloat16()
     if fused is None or not low or torch.compiler.is_compiling():
         product = F.linear(x, weight, bias)
         return F.relu(product, inplace=True) if then == "relu" else product
