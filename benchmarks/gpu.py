@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import describe
+from benchmarks.page import put
 from leandetr.ops import reference, triton_deform, triton_key_aware
 
 SHAPES = ((100, 167), (50, 84), (25, 42), (13, 21))
@@ -27,7 +28,6 @@ HEADS, WIDTH, POINTS = 8, 32, 4
 TOKENS = sum(height * width for height, width in SHAPES)
 SPREAD = 4.0
 """Cells: the standard deviation of a local offset."""
-BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 WARM, ROUNDS = 5, 30
 
 
@@ -243,10 +243,7 @@ def main() -> None:
     text = report(options.images)
     print(text)
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        head, _, rest = page.partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        options.write.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+        put(options.write, "gpu", text)
 
 
 if __name__ == "__main__":

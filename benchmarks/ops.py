@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import describe
+from benchmarks.page import held, put
 from leandetr import ops
 from leandetr.ops import cpu
 
 SHAPES = ((100, 167), (50, 84), (25, 42), (13, 21))
 HEADS, WIDTH, POINTS = 8, 32, 4
-BEGIN, END = "<!-- ops: begin -->", "<!-- ops: end -->"
 THREADS = "Two threads over one"
 
 
@@ -264,11 +264,9 @@ def main() -> None:
         text = report(options.rounds, memory=not options.no_memory)
     print(text)
     if options.write:
-        head, _, rest = options.write.read_text(encoding="utf-8").partition(BEGIN)
-        before, _, tail = rest.partition(END)
         if options.only_threads:
-            text = before.partition(THREADS)[0].strip() + "\n\n" + text
-        options.write.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+            text = held(options.write, "ops").partition(THREADS)[0] + text
+        put(options.write, "ops", text)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 
 import leandetr
 from benchmarks.machine import describe
-from benchmarks.turns import clock, unit
+from benchmarks.turns import best_of, unit
 from leandetr.ops import use_backend
 from leandetr.training.build import build_criterion
 from leandetr.training.recompute import recompute_layers
@@ -67,15 +67,17 @@ def inference_of(name: str, height: int, width: int) -> Callable[[], None]:
 
 
 def seconds(call: Callable[[], None], rounds: int) -> dict[str, float]:
-    """The shortest time of a call by backend, in turns; processor time where one thread works."""
-    best = {"reference": float("inf"), "operator": float("inf")}
-    for _ in range(rounds):
-        for backend in best:
+    """The shortest time of a call by backend; both take turns."""
+
+    def on(backend: str) -> Callable[[], None]:
+        def run() -> None:
             with use_backend(backend):
-                began = clock()
                 call()
-                best[backend] = min(best[backend], clock() - began)
-    return best
+
+        return run
+
+    best = best_of({backend: on(backend) for backend in ("reference", "operator")}, rounds)
+    return {backend: milliseconds / 1000 for backend, milliseconds in best.items()}
 
 
 def held_most() -> int:
