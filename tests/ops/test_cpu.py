@@ -168,6 +168,33 @@ def test_sizes_that_do_not_fit_are_refused_before_memory_is_touched():
         cpu.KERNELS["deform_attn"](value, [3, 4, 2, 1], where, weight[:, :2])
 
 
+@pytest.mark.parametrize("numbers", [0, 1, 3, 5])
+@pytest.mark.parametrize("kind", ["deform-at", "shared-key-at"])
+def test_references_that_are_no_points_and_no_boxes_are_refused(variant, kind, numbers):
+    """A kernel that reads two numbers where there is one reads past the end of the tensor."""
+    at = Sizes(queries=3)
+    drawn = draw(kind, at, torch.float32)
+    place = sampling_calls.value_index(kind) + 1
+    drawn[place] = torch.rand(*drawn[place].shape[:-1], numbers)
+    with pytest.raises(LeanDetrError, match=rf"2 numbers .* or 4 .*; got {numbers} in shape"):
+        call(kind, at.shapes, *drawn)
+
+
+def test_offsets_of_other_levels_are_refused_by_their_name():
+    at = Sizes(queries=3)
+    value, where, weight = draw("deform", at, torch.float32)
+    with pytest.raises(LeanDetrError, match=r"locations or offsets for 2 levels; got 1 in shape"):
+        cpu.KERNELS["deform_attn"](value, [3, 4, 2, 1], where[:, :, :, :1], weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64])
+def test_numbers_that_kernels_cannot_read_are_refused_by_their_name(dtype):
+    at = Sizes(queries=3)
+    value, where, weight = draw("deform", at, torch.float32)
+    with pytest.raises(LeanDetrError, match=f"float32, .* got .* in {str(dtype)[6:]}"):
+        cpu.KERNELS["deform_attn"](value.to(dtype), [3, 4, 2, 1], where, weight)
+
+
 def test_an_instruction_set_can_be_asked_for(monkeypatch):
     assert cpu.LIBRARY is not None
     monkeypatch.setenv("LEANDETR_CPU_VARIANT", "generic")

@@ -11,19 +11,17 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from leandetr.errors import LeanDetrError
 from leandetr.ops import pool
 from leandetr.ops.build import LIBRARIES, library_name
-from leandetr.ops.sizes import Sizes, measure, numbers
+from leandetr.ops.sizes import TYPES, Sizes, measure, numbers
 
 VERSION = 1
 """What `leandetr_version` of a library that fits this file says."""
 
 VARIANTS = ("generic", "avx2", "avx512")
-TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 Whole = ctypes.c_int64
 
 ARRAYS = (

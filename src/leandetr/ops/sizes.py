@@ -3,9 +3,13 @@
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 
 from leandetr.errors import LeanDetrError
+
+TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+"""What kernels read and write, by the numbers of csrc/abi.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ def numbers(sizes: Sizes) -> tuple[int, ...]:
 def measure(sides: list[int], tensors: dict[str, Tensor | None]) -> Sizes:
     """Sizes of a call with tensors named as in csrc/abi.h; kernels trust them.
 
-    Raises `LeanDetrError` for tensors that do not fit each other or are not contiguous.
+    Raises `LeanDetrError` for tensors that do not fit each other, are not contiguous, or hold
+    other than floating numbers.
     """
     value, where, reference = tensors["value"], tensors["where"], tensors.get("reference")
     assert value is not None
@@ -47,18 +52,36 @@ def measure(sides: list[int], tensors: dict[str, Tensor | None]) -> Sizes:
     box = 0 if reference is None else reference.shape[-1]
     levels = len(sides) // 2
     sizes = Sizes(images, tokens, queries, heads, width, levels, points, own_levels, box)
-    fits = own_levels == levels or (own_levels == 1 and box)
+    _check_places(sizes, where, reference)
     shapes = _shapes(sizes)
     for name, tensor in tensors.items():
         if tensor is None:
             continue
         wanted = shapes[name]
-        if tensor.shape != wanted or not tensor.is_contiguous() or not fits:
+        if tensor.shape != wanted or not tensor.is_contiguous() or tensor.dtype not in TYPES:
             raise LeanDetrError(
-                f"expected {name.removesuffix('_grad')} of shape {wanted} for {levels} levels; "
-                f"got {tuple(tensor.shape)}; sizes are explained in leandetr.ops"
+                f"expected {name.removesuffix('_grad')} of shape {wanted} for {levels} levels, in "
+                f"float32, float64, bfloat16 or float16; got {tuple(tensor.shape)} in "
+                f"{str(tensor.dtype).removeprefix('torch.')}; sizes are explained in leandetr.ops"
             )
     return sizes
+
+
+def _check_places(sizes: Sizes, where: Tensor, reference: Tensor | None) -> None:
+    """Refuse what no shape says: references that are no points or boxes, levels without offsets."""
+    if reference is not None and sizes.reference_width not in (2, 4):
+        raise LeanDetrError(
+            "expected a reference of 2 numbers (x, y) or 4 (cx, cy, w, h) a query and level; got "
+            f"{sizes.reference_width} in shape {tuple(reference.shape)}; "
+            "slice its last axis, reference[..., :2]"
+        )
+    if sizes.own_levels != sizes.levels and (sizes.own_levels != 1 or reference is None):
+        shared = "" if reference is None else ", or for 1 that all of them share"
+        raise LeanDetrError(
+            f"expected locations or offsets for {sizes.levels} levels{shared}; got "
+            f"{sizes.own_levels} in shape {tuple(where.shape)}; its axes are images, queries, "
+            "heads, levels, points, (x, y)"
+        )
 
 
 @lru_cache(maxsize=256)
