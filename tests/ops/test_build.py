@@ -65,6 +65,8 @@ class Answers(torch.utils.data.Dataset):
         return 2
 
     def __getitem__(self, index):
+        torch.set_num_threads(2)  # a loader's worker starts with one
+        pool.SMALL = 0  # small calls, too, would like both
         return _answer(self.at, self.drawn)
 
 
@@ -73,7 +75,10 @@ class Answers(torch.utils.data.Dataset):
     "start",
     ["fork", pytest.param("spawn", marks=pytest.mark.exhaustive)],  # which imports anew
 )
-def test_workers_of_a_loader_can_call_every_operator_after_the_parent_used_threads(start):
+def test_workers_of_a_loader_can_call_every_operator_after_the_parent_used_threads(
+    monkeypatch, start
+):
+    monkeypatch.setattr(pool, "SMALL", 0)
     at = Sizes(queries=64, heads=4, width=32, points=4, shapes=((9, 9), (5, 5)))
     drawn = {kind: draw(kind, at, torch.float32) for kind in KINDS}
     before = torch.get_num_threads()

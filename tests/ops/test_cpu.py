@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import sampling_calls
 from leandetr import ops
 from leandetr.errors import LeanDetrError
-from leandetr.ops import backend, cpu
+from leandetr.ops import backend, cpu, pool
 from leandetr.ops.cpu_library import Library
 from sampling import Sizes, locations, sizes, tokens, weights
 from sampling_calls import VARIANTS, call
@@ -117,17 +117,23 @@ def test_infinite_values_outside_the_samples_do_no_harm(variant):
     assert output.isfinite().all()
 
 
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Every call on two threads, however small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(pool, "SMALL", 0)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_thread_and_two_agree_to_the_last_bit(variant, kind):
+def test_one_thread_and_two_agree_to_the_last_bit(two_threads, variant, kind):
     at = Sizes(images=1, queries=64, heads=3, width=32, points=4, shapes=((9, 9), (5, 5)))
     drawn, found = draw(kind, at, torch.float32), []
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            found.append(answers("auto", kind, at.shapes, drawn))
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(answers("auto", kind, at.shapes, drawn))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
@@ -135,7 +141,7 @@ def _sum_in_child(at, drawn, queue):
     queue.put(ops.deform_attn(drawn[0], at.shapes, *drawn[1:]).sum().item())
 
 
-def test_a_forked_process_can_use_the_kernels():
+def test_a_forked_process_can_use_the_kernels(two_threads):
     at = Sizes(queries=64, heads=4, width=32, points=4, shapes=((9, 9), (5, 5)))
     drawn = draw("deform", at, torch.float32)
     expected = ops.deform_attn(drawn[0], at.shapes, *drawn[1:]).sum().item()
