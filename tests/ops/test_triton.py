@@ -8,9 +8,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from leandetr.errors import LeanDetrError
+from leandetr.ops import gpu
+from sampling import Sizes
+from sampling_calls import KINDS, draw, operator
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "tests" / "ops" / "checks_triton.py"
@@ -57,6 +63,36 @@ def test_kernels_equal_the_reference_in_the_interpreter_at_more_sizes():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_kernels_equal_the_reference_on_a_gpu():
     assert " passed" in table("-m", "", TRITON_INTERPRET="0")
+
+
+@pytest.mark.parametrize("name", gpu.KERNELS)
+def test_a_kernel_is_called_only_with_tensors_that_fit(monkeypatch, name):
+    """A GPU reads past the end of a tensor without a word, or dies of it."""
+    seen = []
+    fake = SimpleNamespace(**{gpu.KERNELS[name][1]: lambda *inputs: seen.append(inputs)})
+    monkeypatch.setattr(gpu, "import_module", lambda module: fake)
+    kinds = [kind for kind in KINDS if name.startswith(operator_name(kind))]
+    at, run = Sizes(images=2, queries=3), gpu.kernel(name)
+    kind = max(kinds, key=lambda kind: len(operator_name(kind)))
+    _, given = operator(kind, at.shapes, *draw(kind, at))
+    if name.endswith("_backward"):
+        grad = torch.zeros(at.images, at.queries, at.heads * at.width)
+        given = [grad, *given, *([True] if kind.endswith("-at") else [])]
+    run(*given)
+    assert len(seen) == 1
+    assert at.shapes in seen[0]
+    for index, one in enumerate(given):
+        if isinstance(one, bool | None):
+            continue
+        wrong = [one[0] + 1, *one[1:]] if isinstance(one, list) else one[:, :-1]
+        with pytest.raises(LeanDetrError, match="expected"):
+            run(*given[:index], wrong, *given[index + 1 :])
+    assert len(seen) == 1
+
+
+def operator_name(kind):
+    drawn = draw(kind, Sizes())
+    return operator(kind, Sizes().shapes, *drawn)[0]
 
 
 def test_importing_the_library_leaves_the_kernels_alone():

@@ -93,7 +93,7 @@ def _complaint(status: int, function: str, sizes: Sizes) -> str:
     reasons = {
         1: "the chosen instruction set does not run on this processor",
         2: "out of memory",
-        3: "level shapes do not add up to the tokens, or a size is out of range",
+        3: "a size is out of range",
     }
     return (
         f"{function} refused a call with {sizes}: {reasons.get(status, status)}; "

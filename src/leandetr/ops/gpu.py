@@ -11,9 +11,11 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from leandetr.ops.backend import KERNEL_DEVICES, MISSING, register_kernel
 from leandetr.ops.deform_attn import paired
+from leandetr.ops.sizes import measure
 
 KERNELS = {
     "deform_attn": ("triton_deform", "forward"),
@@ -26,6 +28,15 @@ KERNELS = {
     "key_aware_attn_at_backward": ("triton_key_aware", "backward_at"),
 }
 """Module and function behind each operator."""
+
+INPUTS = {
+    "deform_attn": ("value", "sides", "where", "weights"),
+    "deform_attn_at": ("value", "sides", "reference", "where", "weights"),
+    "key_aware_attn": ("query", "key", "value", "sides", "where"),
+    "key_aware_attn_at": ("query", "key", "value", "sides", "reference", "where"),
+}
+"""What an operator takes, by the names of `measure`; backward ones take `output`'s gradient first,
+and last whether the reference moves."""
 
 WITHOUT_TRITON = (
     "Triton is not installed, so on this GPU sampling runs on PyTorch's grid_sample, slower and "
@@ -47,11 +58,19 @@ def register() -> bool:
 
 
 def kernel(name: str) -> Callable[..., Any]:
-    """The kernel behind an operator, called as the operator is; imported when first called."""
+    """The kernel behind an operator, called as the operator is; imported when first called.
+
+    Raises `LeanDetrError` for tensors that do not fit each other, before memory is touched.
+    """
     module, function = KERNELS[name]
+    names = INPUTS[name.removesuffix("_backward")]
+    names = ("output", *names) if name.endswith("_backward") else names
 
     def call(*inputs: Any) -> Any:
+        ready = [one.contiguous() if isinstance(one, Tensor) else one for one in inputs]
+        given: dict[str, Any] = dict(zip(names, ready, strict=False))
+        measure(given.pop("sides"), given)
         run = getattr(import_module(f"leandetr.ops.{module}"), function)
-        return run(*(paired(given) if isinstance(given, list) else given for given in inputs))
+        return run(*(paired(one) if isinstance(one, list) else one for one in ready))
 
     return call

@@ -41,8 +41,8 @@ def numbers(sizes: Sizes) -> tuple[int, ...]:
 def measure(sides: list[int], tensors: dict[str, Tensor | None]) -> Sizes:
     """Sizes of a call with tensors named as in csrc/abi.h; kernels trust them.
 
-    Raises `LeanDetrError` for tensors that do not fit each other, are not contiguous, or hold
-    other than floating numbers.
+    Raises `LeanDetrError` for tensors that do not fit each other, are not contiguous, hold other
+    than floating numbers, or are on several devices.
     """
     value, where, reference = tensors["value"], tensors["where"], tensors.get("reference")
     assert value is not None
@@ -53,6 +53,7 @@ def measure(sides: list[int], tensors: dict[str, Tensor | None]) -> Sizes:
     levels = len(sides) // 2
     sizes = Sizes(images, tokens, queries, heads, width, levels, points, own_levels, box)
     _check_places(sizes, where, reference)
+    _check_levels(sides, tokens)
     shapes = _shapes(sizes)
     for name, tensor in tensors.items():
         if tensor is None:
@@ -64,7 +65,22 @@ def measure(sides: list[int], tensors: dict[str, Tensor | None]) -> Sizes:
                 f"float32, float64, bfloat16 or float16; got {tuple(tensor.shape)} in "
                 f"{str(tensor.dtype).removeprefix('torch.')}; sizes are explained in leandetr.ops"
             )
+        if tensor.device != value.device:
+            raise LeanDetrError(
+                f"expected {name.removesuffix('_grad')} on {value.device}, where the value is; "
+                f"got it on {tensor.device}; type .to('{value.device}')"
+            )
     return sizes
+
+
+def _check_levels(sides: list[int], tokens: int) -> None:
+    """Refuse levels that have other cells than there are tokens."""
+    shapes = list(zip(sides[::2], sides[1::2], strict=True))
+    if sum(high * wide for high, wide in shapes) != tokens or min(sides, default=0) < 0:
+        raise LeanDetrError(
+            f"expected level shapes (height, width) of {tokens} cells in all, for the value has "
+            f"so many tokens; got {shapes}, which do not add up to the tokens"
+        )
 
 
 def _check_places(sizes: Sizes, where: Tensor, reference: Tensor | None) -> None:
