@@ -227,7 +227,7 @@ def _project(
     """Project all tokens and zero the padded ones, after the bias, as official code does."""
     projected = linear(memory)
     if may_be_padded(padding):
-        projected = projected.masked_fill_(padding[..., None], 0.0)
+        projected = projected.masked_fill(padding[..., None], 0.0)
     return rearrange(projected, "N S (M D) -> N S M D", M=heads)
 
 

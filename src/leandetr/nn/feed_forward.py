@@ -1,4 +1,8 @@
-"""MLP and the feed-forward block of a transformer layer."""
+"""MLP and the feed-forward block of a transformer layer.
+
+Both work on rows, N and Q in one axis: a linear layer's product of more axes is a view, and
+autograd pays for a ReLU written over a view with three copies on the way back.
+"""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -23,9 +27,10 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Apply all layers; no activation after the last."""
         *inner, last = self.layers
+        rows = x.reshape(-1, x.shape[-1])
         for layer in inner:
-            x = F.dropout(F.relu(layer(x), inplace=True), self.dropout, self.training)
-        return last(x)
+            rows = F.dropout(F.relu(layer(rows), inplace=True), self.dropout, self.training)
+        return last(rows).reshape(*x.shape[:-1], -1)
 
 
 class FeedForward(nn.Module):
@@ -40,5 +45,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
         """Refine each token by itself."""
-        inner = self.dropout(F.relu(self.linear1(x), inplace=True))
-        return self.norm(x + self.dropout(self.linear2(inner)))
+        inner = self.dropout(F.relu(self.linear1(x.flatten(0, 1)), inplace=True))
+        return self.norm(x + self.dropout(self.linear2(inner)).view_as(x))

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from autograd_graph import graph
 from golden_data import load_case, loaded, rules
 from leandetr.errors import RecipeError
 from leandetr.models.backbones import FrozenBatchNorm, NanoResNetConfig, ResNetConfig
@@ -77,6 +78,34 @@ def test_frozen_norm_is_batch_norm_in_evaluation():
     torch.testing.assert_close(frozen.train()(features), usual(features))
     assert not list(frozen.parameters())
     assert torch.equal(frozen.running_mean, state["running_mean"])
+
+
+def test_a_frozen_norm_goes_into_the_weights_in_training_and_changes_nothing():
+    backbone = ResNetConfig(18, frozen_stages=1).build().double()
+    for name, buffer in backbone.named_buffers():
+        nn.init.uniform_(buffer, 0.5, 1.5) if "var" in name else nn.init.normal_(buffer, 1.0, 0.1)
+    images = Images(torch.randn(2, 3, 32, 32).double(), torch.zeros(2, 32, 32, dtype=torch.bool))
+    with torch.no_grad():
+        apart = backbone(images).maps
+    joined = backbone(images).maps
+    for one, other in zip(apart, joined, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+    assert not any("BatchNorm" in name for name in graph(joined[-1]))
+    conv = backbone.layer4[0].conv1
+    numeric = slope(lambda: backbone(images).maps[-1].square().mean(), conv.weight)
+    joined[-1].square().mean().backward()
+    assert conv.weight.grad.flatten()[0].item() == pytest.approx(numeric, rel=1e-5)
+
+
+def slope(work, weight, step=1e-5):
+    """How fast `work()` grows with the first number of a weight."""
+    found = []
+    with torch.no_grad():
+        for change in (step, -2 * step):
+            weight.flatten()[0] += change
+            found.append(float(work()))
+        weight.flatten()[0] += step
+    return (found[0] - found[1]) / (2 * step)
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch"])

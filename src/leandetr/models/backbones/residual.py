@@ -39,16 +39,47 @@ class FrozenBatchNorm(nn.Module):
             features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
 
+    def line(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+        """Scale and shift of each channel: what the four numbers of one come to."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
 
 NORMS: dict[str, Norm] = {"frozen": FrozenBatchNorm, "batch": nn.BatchNorm2d}
 """What the `norm` of a config can be."""
+
+
+def normed(
+    conv: nn.Conv2d, norm: nn.Module, features: Float[Tensor, "N C H W"]
+) -> Float[Tensor, "N D _ _"]:
+    """A convolution without bias and the norm behind it.
+
+    A frozen norm is a scale and a shift. In training it goes into the convolution's weights: no
+    pass over the features is made for it, and nothing is kept for the way back. Elsewhere the two
+    stay apart, in the order of official code; `Detector.optimise` folds them once and for all.
+    """
+    if not (isinstance(norm, FrozenBatchNorm) and torch.is_grad_enabled()):
+        return norm(conv(features))
+    scale, shift = norm.line()
+    weight = conv.weight * scale[:, None, None, None]
+    return F.conv2d(features, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class Shortcut(nn.Sequential):
+    """The way past a residual branch where the shape changes: a 1x1 convolution and its norm."""
+
+    def forward(self, features: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
+        """The features in the branch's shape."""
+        conv, norm = self
+        assert isinstance(conv, nn.Conv2d)
+        return normed(conv, norm, features)
 
 
 def shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
     """The way past a residual branch: nothing, or a 1x1 convolution where the shape changes."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
+    return Shortcut(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
 
 
 class BasicBlock(nn.Module):
@@ -66,8 +97,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, features: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
         """The features plus what the two convolutions make of them."""
-        branch = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        branch = self.bn2(self.conv2(branch))
+        branch = F.relu(normed(self.conv1, self.bn1, features), inplace=True)
+        branch = normed(self.conv2, self.bn2, branch)
         return F.relu(branch.add_(self.downsample(features)), inplace=True)
 
 
@@ -92,9 +123,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
         """The features plus what the three convolutions make of them."""
-        branch = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        branch = F.relu(self.bn2(self.conv2(branch)), inplace=True)
-        branch = self.bn3(self.conv3(branch))
+        branch = F.relu(normed(self.conv1, self.bn1, features), inplace=True)
+        branch = F.relu(normed(self.conv2, self.bn2, branch), inplace=True)
+        branch = normed(self.conv3, self.bn3, branch)
         return F.relu(branch.add_(self.downsample(features)), inplace=True)
 
 

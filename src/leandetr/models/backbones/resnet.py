@@ -16,6 +16,7 @@ from leandetr.models.backbones.residual import (
     Bottleneck,
     Norm,
     StagePlan,
+    normed,
     residual_stages,
 )
 from leandetr.types import FeatureMaps, Images
@@ -81,8 +82,13 @@ class ResNet(nn.Module):
         """Feature maps, finest first, each with the image's padding at its own size."""
         features = images.pixels
         maps = []
+        conv = None
         for name, part in self.named_children():
-            features = part(features)
+            if isinstance(part, nn.Conv2d):
+                conv = part  # the next child is its norm
+                continue
+            features = part(features) if conv is None else normed(conv, part, features)
+            conv = None
             if name in self._returned:
                 maps.append(features)
         return with_padding(maps, images)
