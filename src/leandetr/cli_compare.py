@@ -80,7 +80,11 @@ def tables(
     from leandetr.evaluation import tables_text
     from leandetr.evaluation.tables import COMMON_SIZE, count_tables, presets_of
     from leandetr.evaluation.tables_time import forward_times, measured_on
+    from leandetr.files import make_room
 
+    if write is not None:
+        tables_text.around_marked(write)
+        make_room([write])
     with _working() as progress:
         counted = count_tables(names or (), progress)
         times: dict[str, float] = {}

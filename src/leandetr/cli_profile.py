@@ -75,10 +75,14 @@ def profile(
     """
     from leandetr.evaluation.profile import How
     from leandetr.evaluation.profile import profile as run
-    from leandetr.files import refuse_existing
+    from leandetr.evaluation.profile_picture import format_of
+    from leandetr.files import make_room, refuse_existing
 
     outputs = [path for path in (json, markdown, picture) if path is not None]
     refuse_existing(outputs, overwrite=overwrite)
+    if picture is not None:
+        format_of(picture)
+    make_room(outputs)
     switches = {"sampling": sampling, "norms": norms, "elementwise": elementwise, "unread": unread}
     found = run(
         model,

@@ -44,8 +44,14 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
     if there and not overwrite:
         raise OutputExists(
             f"expected to write new files, but found {', '.join(there)}; "
-            "choose another folder with --out, or add --overwrite"
+            "choose another place for them, or add --overwrite"
         )
+
+
+def make_room(paths: Iterable[Path]) -> None:
+    """Make the folders that files will be written to, before hours of work and not after them."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 class JsonArray:

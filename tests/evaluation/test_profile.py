@@ -193,12 +193,23 @@ def test_the_command_prints_and_writes(tmp_path):
         (("--size", "800"), "expected --size as HEIGHTxWIDTH in pixels; got '800'"),
         (("--convention", "800"), "expected a convention of 850x1040"),
         (("--device", "tpu9"), "device 'tpu9' cannot be used"),
+        (("--convention", "coco:gone.json"), "'gone.json' cannot be read (No such file"),
+        (("--convention", "coco:"), "'.' cannot be read (Is a directory); type --convention coco:"),
+        (("--picture", "p.bmpp"), "ends in .png, .svg or .pdf; got 'p.bmpp'; type --picture p.png"),
     ],
 )
-def test_a_slip_is_one_sentence(words, said):
+def test_a_slip_is_one_sentence_before_anything_is_measured(monkeypatch, words, said):
+    monkeypatch.setattr("leandetr.evaluation.profile.measure", None)
     done = leandetr("profile", NANO, *words)
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_folders_of_outputs_are_made_before_anything_is_measured(tmp_path, monkeypatch):
+    page = tmp_path / "new" / "folder" / "p.json"
+    monkeypatch.setattr("leandetr.evaluation.profile.measure", lambda *_, **__: page.parent.stat())
+    done = leandetr("profile", NANO, "--size", "64x96", "--json", page)
+    assert page.parent.is_dir(), done.output
 
 
 @pytest.mark.gpu

@@ -160,6 +160,10 @@ def test_the_verb_prints_and_writes(
     assert done.exit_code == 0, done.output
     assert "DINO, 5 scales" in done.stdout
     assert "## DINO, table 1" in page.read_text()
+    by_area.clear()
+    page.write_text("somebody's own page")
+    own = CliRunner().invoke(app, ["tables", "dino-1", "--no-time", "--write", str(page)])
+    assert (own.exit_code, by_area) == (2, []), "what cannot be written is said before counting"
     wrong = CliRunner().invoke(app, ["tables", "dino1", "--no-time"])
     assert wrong.exit_code == 2
     assert "did you mean dino-1" in wrong.stderr

@@ -102,6 +102,11 @@ def _sizes(annotations: Path, preprocess: Preprocess) -> Iterator[tuple[int, int
     try:
         listed = json.loads(annotations.read_text(encoding="utf-8"))["images"]
         images = sorted((int(one["id"]), int(one["height"]), int(one["width"])) for one in listed)
+    except OSError as error:
+        raise DataError(
+            f"expected a COCO annotation file after coco:, and '{annotations}' cannot be read "
+            f"({error.strerror}); type --convention coco:annotations/instances_val2017.json, say"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{annotations}: expected a COCO file whose images have id, height and width; "

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from leandetr.errors import MissingExtra
+from leandetr.errors import MissingExtra, RecipeError
 from leandetr.evaluation.profile import PartProfile, Profile
 from leandetr.evaluation.profile_text import counted
 from leandetr.files import whole
@@ -23,16 +23,33 @@ NARROW = 0.045
 """Share of a bar below which there is no room for a number."""
 
 
-def draw(profile: Profile, path: Path) -> None:
-    """Write the picture as PNG, SVG or PDF, by the ending of `path`.
+def format_of(path: Path) -> str:
+    """The format of a picture of this name, PNG where it has no ending.
 
-    Raises `MissingExtra` without matplotlib.
+    Raises `MissingExtra` without matplotlib, `RecipeError` for an ending that it cannot draw.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("drawing a profile", "matplotlib", "train") from error
+    ending = path.suffix.lstrip(".").lower() or "png"
+    if ending not in FigureCanvasAgg.get_supported_filetypes():
+        raise RecipeError(
+            f"expected a picture that ends in .png, .svg or .pdf; got '{path}'; "
+            f"type --picture {path.with_suffix('.png')}"
+        )
+    return ending
+
+
+def draw(profile: Profile, path: Path) -> None:
+    """Write the picture as PNG, SVG or PDF, by the ending of `path`; raises what `format_of` does.
+
+    Its folder is there.
+    """
+    ending = format_of(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     shown = [row for row in profile.rows if row.latency.median or row.gmacs]
     colours = colours_of(shown)
     figure = Figure(figsize=(12, 2.3 + 0.36 * max(len(shown), 6)), dpi=100, facecolor="white")
@@ -44,7 +61,7 @@ def draw(profile: Profile, path: Path) -> None:
     _speeds(figure.add_subplot(grid[1]), profile, shown, colours)
     _titles(figure, profile)
     with whole(path) as partial:
-        figure.savefig(partial, format=path.suffix.lstrip(".") or "png")
+        figure.savefig(partial, format=ending)
 
 
 def colours_of(rows: list[PartProfile]) -> list[str]:

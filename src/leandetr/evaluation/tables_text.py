@@ -50,8 +50,8 @@ def cells(table: CountedTable, row: CountedRow, times: Times) -> list[str]:
     ]
 
 
-def replace_marked(page: Path, text: str) -> None:
-    """Put `text` between the markers of a page, or make a page of it.
+def around_marked(page: Path) -> str:
+    """The page as it is, with its markers; only these where there is none yet.
 
     Raises `OutputExists` for a file that has no markers.
     """
@@ -61,7 +61,15 @@ def replace_marked(page: Path, text: str) -> None:
             f"{page}: expected a page with the lines {BEGIN} and {END}, whose content is "
             "replaced, and found none; add them, or choose another file with --write"
         )
-    head, _, rest = before.partition(BEGIN)
+    return before
+
+
+def replace_marked(page: Path, text: str) -> None:
+    """Put `text` between the markers of a page, or make a page of it.
+
+    Raises `OutputExists` for a file that has no markers.
+    """
+    head, _, rest = around_marked(page).partition(BEGIN)
     tail = rest.partition(END)[2]
     write_text(page, f"{head}{BEGIN}\n{text}\n{END}{tail}")
 
