@@ -165,6 +165,13 @@ def test_unknown_names_suggest(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         load(folder.parent)
 
 
+def test_a_slip_in_the_name_of_a_recipe_is_told_and_not_all_recipes():
+    with pytest.raises(CheckpointError, match=r"did you mean dino-r50\b"):
+        find("dino-r5")
+    with pytest.raises(CheckpointError, match=r"; known: lite-dino-nano-cells$"):
+        find("zzz")
+
+
 def test_shipped_models_are_found_by_name_and_folders_win(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,7 +222,12 @@ def _check_labels(labels: dict[str, Any], recipe: Recipe, folder: Path) -> None:
 
 
 def _near(path: Path, shipped: list[str]) -> str:
-    """What a path that is not there might have been: a model or run beside it, or a shipped one."""
+    """What a path that is not there might have been: a model or run beside it, a shipped one.
+
+    Or a recipe, for verbs that take both; of these only the near ones are told.
+    """
     beside = {str(found.parent) for found in path.parent.glob(f"*/{WEIGHTS}")}
     beside |= {str(found.parent.parent) for found in path.parent.glob(f"*/*/{WEIGHTS}")}
-    return did_you_mean(str(path), [*shipped, *beside])
+    models = [*shipped, *beside]
+    near = did_you_mean(str(path), [*models, *list_models()])
+    return near if near.startswith("did you mean") else did_you_mean(str(path), models)
