@@ -65,21 +65,20 @@ def normed(
     return F.conv2d(features, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-class Shortcut(nn.Sequential):
-    """The way past a residual branch where the shape changes: a 1x1 convolution and its norm."""
-
-    def forward(self, features: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
-        """The features in the branch's shape."""
-        conv, norm = self
-        assert isinstance(conv, nn.Conv2d)
-        return normed(conv, norm, features)
-
-
 def shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
     """The way past a residual branch: nothing, or a 1x1 convolution where the shape changes."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
-    return Shortcut(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
+
+
+def beside(way: nn.Module, features: Float[Tensor, "N _ _ _"]) -> Float[Tensor, "N _ _ _"]:
+    """The features past a residual branch; `way` is what `shortcut` made."""
+    if not isinstance(way, nn.Sequential):
+        return way(features)
+    conv, norm = way
+    assert isinstance(conv, nn.Conv2d)
+    return normed(conv, norm, features)
 
 
 class BasicBlock(nn.Module):
@@ -99,7 +98,7 @@ class BasicBlock(nn.Module):
         """The features plus what the two convolutions make of them."""
         branch = F.relu(normed(self.conv1, self.bn1, features), inplace=True)
         branch = normed(self.conv2, self.bn2, branch)
-        return F.relu(branch.add_(self.downsample(features)), inplace=True)
+        return F.relu(branch.add_(beside(self.downsample, features)), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -126,7 +125,7 @@ class Bottleneck(nn.Module):
         branch = F.relu(normed(self.conv1, self.bn1, features), inplace=True)
         branch = F.relu(normed(self.conv2, self.bn2, branch), inplace=True)
         branch = normed(self.conv3, self.bn3, branch)
-        return F.relu(branch.add_(self.downsample(features)), inplace=True)
+        return F.relu(branch.add_(beside(self.downsample, features)), inplace=True)
 
 
 Block = type[BasicBlock] | type[Bottleneck]
