@@ -1,4 +1,7 @@
 import random
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from leandetr.checkpoints import store
 from leandetr.errors import CheckpointError, TrainingError
 from leandetr.recipes.assemble import build
 from leandetr.recipes.recipe import Recipe
@@ -105,3 +109,36 @@ def test_a_full_disk_is_told_with_the_way_out(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
     with pytest.raises(RuntimeError, match="something else"), state.clearly(tmp_path):
         raise RuntimeError("something else")
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: to who writes it, the disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("what", ["state", "model"])
+def test_the_checkpoint_before_survives_a_disk_that_fills_up(
+    what: str, tiny: Recipe, tmp_path: Path
+) -> None:
+    some = parts(tiny)
+
+    def save() -> None:
+        if what == "state":
+            state.write(state.take(some, Position(), {}), tmp_path / "state.pt")
+        else:
+            store.save(some.model, tmp_path)
+
+    some.model.names = tuple(f"class {i}" for i in range(tiny.model.classes))
+    save()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    step(some)
+    full = pytest.raises(TrainingError, match=r"make room.*--resume")
+    with full, files_of_at_most(20_000), state.clearly(tmp_path):
+        save()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -19,6 +19,9 @@ from leandetr.training.step import Parts
 
 VERSION = 2
 
+STOPPED_SHORT = ("inline_container", "iostream", "writ")
+"""What is in the message of a `RuntimeError` by which `torch.save` gives up on a file."""
+
 
 @dataclass
 class Position:
@@ -80,7 +83,10 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
 
 
 def write(snapshot: Snapshot, path: Path) -> None:
-    """Store a snapshot; an interruption leaves the former file or the new one, never a part."""
+    """Store a snapshot; an interruption leaves the former file or the new one, never a part.
+
+    Raises `OSError` if there is no room for all of it.
+    """
     content = {
         "version": VERSION,
         "about": snapshot.about,
@@ -90,7 +96,13 @@ def write(snapshot: Snapshot, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as unfinished:
-        torch.save(content, unfinished)
+        try:
+            torch.save(content, unfinished)
+        except RuntimeError as error:
+            if not any(sign in str(error) for sign in STOPPED_SHORT):
+                raise
+            said = f"only a part of {path.name} could be written, as on a full disk"
+            raise OSError(said) from error
 
 
 @contextmanager
@@ -98,8 +110,9 @@ def clearly(folder: Path) -> Iterator[None]:
     """Turns what a full or failing disk says into a `TrainingError` with the way out."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error):
+    except (OSError, CheckpointError) as error:
+        cause = error.__cause__ if isinstance(error, CheckpointError) else error
+        if not isinstance(cause, OSError | SafetensorError):
             raise
         raise TrainingError(
             f"{folder}: expected to write a checkpoint or its record, but {error}; the checkpoint "
