@@ -111,6 +111,55 @@ def test_a_convolution_with_a_bias_is_folded_too():
     torch.testing.assert_close(pair(x), before, atol=1e-5, rtol=1e-5)
 
 
+class NormAndReLU(nn.BatchNorm2d):
+    """As timm has it in RegNet and others: the activation is in the norm."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class SameConv(nn.Conv2d):
+    """As timm has it in EfficientNet: pads by itself."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+class Before(nn.Module):
+    """The norm comes first."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv1 = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        return self.conv1(self.bn1(x).relu())
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        nn.Sequential(nn.Conv2d(4, 4, 3), NormAndReLU(4)),
+        nn.Sequential(SameConv(4, 4, 3), nn.BatchNorm2d(4)),
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, affine=False)),
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
+        Before(),
+    ],
+    ids=["with-activation", "own-padding", "no-weight", "no-statistics", "norm-first"],
+)
+def test_what_only_looks_like_a_norm_after_a_convolution_stays(block):
+    torch.manual_seed(0)
+    block.eval()
+    for norm in (part for part in block.modules() if isinstance(part, nn.BatchNorm2d)):
+        if norm.running_mean is not None:
+            nn.init.normal_(norm.running_mean)
+    x = torch.randn(2, 4, 8, 8)
+    before = block(x)
+    assert fold_norms(nn.ModuleList([block])) == 0
+    torch.testing.assert_close(block(x), before, atol=0, rtol=0)
+
+
 def test_rows_may_end_anywhere():
     torch.manual_seed(0)
     block = FeedForward(8, 16).eval()

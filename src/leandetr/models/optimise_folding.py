@@ -6,20 +6,23 @@ from torch import nn
 from leandetr.models.backbones.residual import FrozenBatchNorm
 
 Norm = FrozenBatchNorm | nn.BatchNorm2d
-"""Norms whose statistics are fixed numbers in evaluation."""
+NORMS = (FrozenBatchNorm, nn.BatchNorm2d)
+"""Norms whose statistics are fixed numbers in evaluation. What other libraries derive from them and
+from convolutions does more: an activation behind the norm, padding of its own."""
 
 
 def fold_norms(module: nn.Module) -> int:
     """Fold every norm that follows a convolution within `module`; says how many were folded.
 
     A norm is known to follow a convolution by its name, `bn1` after `conv1` as in torchvision, or
-    by its place in an `nn.Sequential`; any other stays. An `nn.Identity` takes its place.
+    by its place in an `nn.Sequential`; any other stays, and so do classes derived from both. An
+    `nn.Identity` takes its place.
     """
     folded = 0
     for owner in module.modules():
         for first, second in _pairs(owner):
             conv, norm = getattr(owner, first), getattr(owner, second)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, Norm):
+            if type(conv) is nn.Conv2d and type(norm) in NORMS and _is_a_line(conv, norm):
                 setattr(owner, first, _folded(conv, norm))
                 setattr(owner, second, nn.Identity())
                 folded += 1
@@ -29,10 +32,17 @@ def fold_norms(module: nn.Module) -> int:
 def _pairs(owner: nn.Module) -> list[tuple[str, str]]:
     """Names of children that come right after each other."""
     names = [name for name, _ in owner.named_children()]
-    if isinstance(owner, nn.Sequential):
+    if type(owner).forward is nn.Sequential.forward:
         return list(zip(names[:-1], names[1:], strict=True))
     numbers = [name.removeprefix("conv") for name in names if name.startswith("conv")]
-    return [(f"conv{n}", f"bn{n}") for n in numbers if f"bn{n}" in names]
+    pairs = [(f"conv{n}", f"bn{n}") for n in numbers if f"bn{n}" in names]
+    return [(conv, norm) for conv, norm in pairs if names.index(conv) < names.index(norm)]
+
+
+def _is_a_line(conv: nn.Conv2d, norm: Norm) -> bool:
+    """Whether the norm scales and shifts what the convolution makes by fixed numbers."""
+    numbers = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return all(one is not None and len(one) == conv.out_channels for one in numbers)
 
 
 def _folded(conv: nn.Conv2d, norm: Norm) -> nn.Conv2d:
