@@ -6,6 +6,7 @@ import torch
 from golden_data import cases, load_case
 from golden_sparse import official_detector
 from leandetr.checkpoints.keymap import to_official
+from leandetr.nn.dropout import Dropout
 from leandetr.training.salience import decoder_attention
 from leandetr.types import Outputs
 
@@ -38,7 +39,7 @@ class Run:
 
 def without_dropout(model):
     for module in model.eval().modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, Dropout):
             module.p = 0.0
 
 

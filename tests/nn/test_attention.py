@@ -78,6 +78,25 @@ def test_dropout_only_in_training():
     assert torch.equal(ours(query, key, value), ours(query, key, value))
 
 
+def test_attention_that_drops_is_the_same_but_for_what_it_drops():
+    query, key, value = (torch.randn(2, 4, length, 8, requires_grad=True) for length in (5, 7, 7))
+    seen = torch.rand(5, 7) < 0.7
+    seen[:, 0] = True
+    for one in (None, seen):
+        expected, almost = (
+            mix(query, key, value, seen=one, dropout=share) for share in (0.0, 1e-9)
+        )
+        torch.testing.assert_close(almost, expected)
+        slopes = [
+            torch.autograd.grad(answer.square().sum(), (query, key, value))
+            for answer in (expected, almost)
+        ]
+        torch.testing.assert_close(*slopes)
+    torch.manual_seed(0)
+    mean = torch.stack([mix(query, key, value, seen=seen, dropout=0.3) for _ in range(2000)])
+    torch.testing.assert_close(mean.mean(dim=0), expected, atol=0.15, rtol=0)
+
+
 def test_heads_that_do_not_share_the_width_are_refused():
     with pytest.raises(RecipeError, match=r"dim 12 .* heads 5; choose heads from \[1, 2, 3, 4, 6"):
         Attention(12, 5)

@@ -1,5 +1,7 @@
 """Dense multi-head attention, with positions added to queries and keys only."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -7,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leandetr.errors import RecipeError
+from leandetr.nn.dropout import drop
 
 
 class Attention(nn.Module):
@@ -76,8 +79,24 @@ def mix(
     if device == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):  # its backward in bfloat16 is slow there
             return mix(query.float(), key.float(), value.float(), seen=seen, dropout=dropout)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
+    if dropout and device == "cpu":  # PyTorch's own dice are slow there
+        shares = drop(_shares(query, key, seen), dropout, training=True)
+        mixed = shares @ value
+    else:
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
     return rearrange(mixed, "N M Q E -> N Q (M E)")
+
+
+def _shares(
+    query: Float[Tensor, "N M Q D"],
+    key: Float[Tensor, "N M S D"],
+    seen: Bool[Tensor, "..."] | None,
+) -> Float[Tensor, "N M Q S"]:
+    """What each query takes of each value; all of them together are 1."""
+    likeness = (query * query.shape[-1] ** -0.5) @ key.mT
+    if seen is not None:
+        likeness = likeness.masked_fill(~seen, -math.inf)
+    return likeness.softmax(dim=-1)
 
 
 def visible(

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leandetr.nn.dropout import Dropout, drop
+
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them; `depth` of them, `hidden` wide inside.
@@ -29,7 +31,7 @@ class MLP(nn.Module):
         *inner, last = self.layers
         rows = x.reshape(-1, x.shape[-1])
         for layer in inner:
-            rows = F.dropout(F.relu(layer(rows), inplace=True), self.dropout, self.training)
+            rows = drop(F.relu(layer(rows), inplace=True), self.dropout, self.training)
         return last(rows).reshape(*x.shape[:-1], -1)
 
 
@@ -41,7 +43,7 @@ class FeedForward(nn.Module):
         self.linear1 = nn.Linear(dim, hidden)
         self.linear2 = nn.Linear(hidden, dim)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
         """Refine each token by itself."""

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leandetr.nn.dropout import Dropout
+
 Change = Callable[[Float[Tensor, "N Q C"]], Float[Tensor, "N Q C"]]
 """What a sublayer makes of its input: attention or a feed-forward block."""
 
@@ -15,7 +17,7 @@ class PostNorm(nn.Module):
     def __init__(self, dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "N Q C"], change: Change) -> Float[Tensor, "N Q C"]:
         """`change` sees x as it is; dropout falls on what it adds."""
@@ -31,7 +33,7 @@ class PreNorm(nn.Module):
     def __init__(self, dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "N Q C"], change: Change) -> Float[Tensor, "N Q C"]:
         """`change` sees x normed; dropout falls on what it adds."""

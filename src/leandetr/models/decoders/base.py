@@ -11,6 +11,7 @@ from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn.attention import Attention
 from leandetr.nn.deform_attention import SampledAttention, sampled_attention
+from leandetr.nn.dropout import Dropout
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.registry import Registry
 from leandetr.types import Decoded, Look, Queries, Tokens
@@ -47,7 +48,7 @@ class SampledLayer(nn.Module):
         self.cross_attention = cross
         self.cross_norm = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, hidden, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from leandetr.models.heads import ProposalHead
 from leandetr.nn.deform_attention import SampledAttention
+from leandetr.nn.dropout import Dropout
 from leandetr.registry import Registry
 from leandetr.types import Encoded, Shapes, Tokens
 
@@ -29,7 +30,7 @@ class Gather(nn.Module):
         super().__init__()
         self.attention = attention
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

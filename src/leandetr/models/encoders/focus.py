@@ -20,6 +20,7 @@ from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
 from leandetr.nn.attention import Attention
 from leandetr.nn.deform_attention import DeformAttention
+from leandetr.nn.dropout import Dropout
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.nn.foreground import ForegroundScorer, foreground
 from leandetr.nn.scoring import WHOLE, share, thousandths, write_back
@@ -119,7 +120,7 @@ class FocusLayer(nn.Module):
         self.object_norm = nn.LayerNorm(dim)
         self.gather = gather
         self.feed_forward = feed_forward
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, asking: Asking, tokens: Tokens) -> Float[Tensor, "N T C"]:
         """The asking tokens, refined; all tokens answer."""
