@@ -126,16 +126,28 @@ def test_a_run_is_never_overwritten(tiny: Recipe, pictures: Path, tmp_path: Path
         train(tiny, pictures, tmp_path)
 
 
+def test_a_run_that_begins_anew_has_a_new_preview(
+    tiny: Recipe, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "preview.png").write_bytes(b"of a run that came to no checkpoint")
+    monkeypatch.setattr(run, "write_preview", lambda images, path: path.write_bytes(b"new"))
+    train(tiny, pictures, tmp_path, overrides=["train.epochs=1"], splits=("val", "none"))
+    assert (tmp_path / "preview.png").read_bytes() == b"new"
+
+
 def test_resuming_nothing_is_refused(tiny: Recipe, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run to go on with"):
-        train(tiny, pictures, tmp_path, resume=True)
+        train(tiny, pictures, tmp_path / "rnu", resume=True)
+    assert not (tmp_path / "rnu").exists()
 
 
 def test_resuming_another_run_is_refused(tiny: Recipe, pictures: Path, tmp_path: Path) -> None:
     short = ["train.epochs=1"]
     out = train(tiny, pictures, tmp_path / "run", overrides=short, splits=("val", "none"))
+    record = {path: path.read_bytes() for path in (out / "recipe.yaml", out / "run.json")}
     with pytest.raises(TrainingError, match=r"train\.lr: 0\.001 -> 0\.01"):
         train(tiny, pictures, out, overrides=["train.lr=0.01"], resume=True)
+    assert {path: path.read_bytes() for path in record} == record
 
 
 def test_differences_name_paths_but_not_what_may_change() -> None:

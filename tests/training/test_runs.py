@@ -42,8 +42,8 @@ def test_the_fingerprint_sees_names_labels_and_boxes_but_not_the_place() -> None
 def test_a_run_that_goes_on_keeps_its_record_and_says_if_the_data_changed(
     tiny: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for label in (0, 1):
-        write_about(tmp_path, tiny, [data(label)], torch.device("cpu"))
+    for label, resume in ((0, False), (1, True)):
+        write_about(tmp_path, tiny, [data(label)], torch.device("cpu"), resume=resume)
     about = read_about(tmp_path)
     assert about["data"][0]["fingerprint"] == fingerprint(data())
     assert about["data"][0]["boxes"] == 1
@@ -53,6 +53,15 @@ def test_a_run_that_goes_on_keeps_its_record_and_says_if_the_data_changed(
     (tmp_path / RUN).write_text("[]")
     with pytest.raises(TrainingError, match="expected the record of a run"):
         read_about(tmp_path)
+
+
+def test_a_run_that_begins_anew_has_a_new_record(tiny: Recipe, tmp_path: Path) -> None:
+    for seed in (0, 5):  # the first came to no checkpoint
+        write_about(tmp_path, tiny.with_train(seed=seed), [data(seed)], torch.device("cpu"))
+    about = read_about(tmp_path)
+    assert about["seed"] == 5
+    assert about["data"][0]["fingerprint"] == fingerprint(data(5))
+    assert len(about["sessions"]) == 1
 
 
 def test_outside_a_repository_there_is_no_commit(tmp_path: Path) -> None:

@@ -63,9 +63,14 @@ def git_commit(folder: Path) -> str | None:
 
 
 def write_about(
-    folder: Path, recipe: Recipe, data: Sequence[DetectionData], device: torch.device
+    folder: Path,
+    recipe: Recipe,
+    data: Sequence[DetectionData],
+    device: torch.device,
+    *,
+    resume: bool = False,
 ) -> None:
-    """Write what a run is made of; one that goes on keeps its record and adds when and where."""
+    """Write what a run is made of; with `resume` its record is kept, when and where are added."""
     started = {
         "started": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "machine": describe(device),
@@ -74,7 +79,7 @@ def write_about(
     }
     path, about = folder / RUN, {}
     now = [_of(one) for one in data]
-    if path.exists():
+    if resume and path.exists():
         about = read_about(folder)
         for before, one in zip(about["data"], now, strict=False):
             if before["fingerprint"] != one["fingerprint"]:

@@ -53,7 +53,7 @@ class Batches:
     """
 
     def __init__(self, data: DetectionSet, order: EpochBatches, *, workers: int = 0) -> None:
-        self._data = data
+        self.data = data
         self._order = order
         self._loader = DataLoader(
             data,
@@ -70,7 +70,7 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch`, without its first `start`."""
-        self._data.set_epoch(epoch)
+        self.data.set_epoch(epoch)
         self._order.set_epoch(epoch, start)
         yield from self._loader
 

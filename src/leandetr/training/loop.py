@@ -202,7 +202,7 @@ class Loop:
             last = self.keep.folder / "last"
             with clearly(last):
                 self.keep.save(self.parts.best, last)
-                state.write(snapshot, last / "state.pt")
+                state.write(snapshot, last / state.STATE)
         self.parts.accelerator.wait_for_everyone()
         self._saved = time.monotonic()
 

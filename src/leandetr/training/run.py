@@ -34,6 +34,7 @@ from leandetr.training.prepare import (
 )
 from leandetr.training.preview import PREVIEW, write_preview
 from leandetr.training.record import METRICS, read_rows
+from leandetr.training.state import STATE
 from leandetr.training.trackers import Tracker, check_trackers
 from leandetr.training.validation import Validation
 
@@ -152,18 +153,22 @@ def _prepare(
     model = prepare_model(recipe, data.train, start, resume)
     if accelerator.is_main_process:
         note_precision(recipe.train.precision, accelerator.device)
-        write_about(out, recipe, list(data.splits), accelerator.device)
     seed_all(recipe.train.seed + accelerator.process_index)
     loop = _loop(recipe, model, data, accelerator, out)
     if resume:
         _resume(loop, out)
+    if accelerator.is_main_process:  # a run that was refused leaves the record as it was
+        if not (resume and (out / PREVIEW).exists()):
+            write_preview(loop.batches.data, out / PREVIEW)
+        write_about(out, recipe, list(data.splits), accelerator.device, resume=resume)
     return loop
 
 
 def _claim(out: Path, resume: bool) -> None:
     """Make the folder. Raises `OutputExists` if a run is in it that nobody asked to go on with.
 
-    Raises `TrainingError` if nothing can be written there.
+    Raises `CheckpointError` if none is there to go on with, `TrainingError` if nothing can be
+    written.
     """
     former = [out / name for name in ("last", "best", "metrics.csv") if (out / name).exists()]
     if former and not resume:
@@ -171,6 +176,8 @@ def _claim(out: Path, resume: bool) -> None:
             f"{out}: there is a run already ({', '.join(path.name for path in former)}); "
             "go on with it by --resume, or choose another folder with --out"
         )
+    if resume:
+        state.require(out / "last" / STATE)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -190,8 +197,6 @@ def _loop(
 ) -> Loop:
     how = recipe.train
     images = DetectionSet(data.train, recipe.preprocess, augment=how.augment, seed=how.seed)
-    if accelerator.is_main_process and not (out / PREVIEW).exists():
-        write_preview(images, out / PREVIEW)
     order = EpochBatches(
         len(images),
         how.batch,
@@ -223,7 +228,7 @@ def _loop(
 
 def _resume(loop: Loop, out: Path) -> None:
     """Put a loop where the run in `out` stopped. Raises if that was another run."""
-    snapshot = state.read(out / "last" / "state.pt")
+    snapshot = state.read(out / "last" / STATE)
     changed = differences(snapshot.about, loop.keep.about)
     if changed:
         raise TrainingError(

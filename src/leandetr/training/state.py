@@ -19,6 +19,9 @@ from leandetr.training.step import Parts
 
 VERSION = 2
 
+STATE = "state.pt"
+"""The file in `last/` that a run goes on from."""
+
 STOPPED_SHORT = ("inline_container", "iostream", "writ")
 """What is in the message of a `RuntimeError` by which `torch.save` gives up on a file."""
 
@@ -120,13 +123,18 @@ def clearly(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def read(path: Path) -> Snapshot:
-    """The snapshot stored at `path`, on the CPU. Raises `CheckpointError` if there is none."""
+def require(path: Path) -> None:
+    """Raise `CheckpointError` unless there is a file at `path`."""
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: there is no run to go on with; train without resume, "
+            f"{path}: there is no run to go on with; train without --resume, "
             "or name the folder of a run"
         )
+
+
+def read(path: Path) -> Snapshot:
+    """The snapshot stored at `path`, on the CPU. Raises `CheckpointError` if there is none."""
+    require(path)
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path}: not the state of a training run, or damaged")
     try:
