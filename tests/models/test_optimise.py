@@ -202,6 +202,15 @@ def test_position_tables_are_kept_for_maps_without_padding():
     assert remembered(whole, like).data_ptr() != first.data_ptr()  # forgotten, and made anew
 
 
+def test_position_tables_that_one_thread_looks_at_are_not_changed_by_another():
+    remembered = RememberedWaves(CellWaves(20.0, 0.0))
+    for side in range(1, TABLES + 1):
+        remembered(torch.zeros(1, 1, side, dtype=torch.bool), torch.zeros(1, 8, 1, side))
+    for _ in remembered._kept:
+        remembered(torch.zeros(1, 2, 2, dtype=torch.bool), torch.zeros(1, 8, 2, 2))
+    assert len(remembered._kept) == TABLES
+
+
 def test_an_optimised_model_is_not_trained():
     fast = detector("dino-nano").optimise()
     with pytest.raises(RecipeError, match=r"train the model that \.optimise"):

@@ -109,12 +109,14 @@ class RememberedWaves(nn.Module):
         if may_be_padded(padding):
             return self.waves(padding, like)
         size = (*like.shape[1:], like.dtype, like.device)
-        table = self._kept.pop(size, None)
+        kept = dict(self._kept)  # a new one: other threads may use this model at the same time
+        table = kept.pop(size, None)
         if table is None:
             table = self.waves(padding[:1], like[:1])
-        self._kept[size] = table  # the youngest is last
-        while len(self._kept) > TABLES:
-            del self._kept[next(iter(self._kept))]
+        kept[size] = table  # the youngest is last
+        while len(kept) > TABLES:
+            del kept[next(iter(kept))]
+        self._kept = kept
         return table.expand(len(like), -1, -1)
 
 
