@@ -37,6 +37,7 @@ from leandetr.training.record import METRICS, read_rows
 from leandetr.training.state import STATE
 from leandetr.training.trackers import Tracker, check_trackers
 from leandetr.training.validation import Validation
+from leandetr.training.workers import workers_told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -136,7 +137,7 @@ def _opened(out: Path, resume: bool) -> Iterator[tuple["Accelerator", Display]]:
     if accelerator.is_main_process:
         _claim(out, resume)
     accelerator.wait_for_everyone()
-    with show(out, main=accelerator.is_main_process) as display:
+    with show(out, main=accelerator.is_main_process) as display, workers_told():
         yield accelerator, display
 
 

@@ -1,0 +1,35 @@
+"""What goes wrong in the processes that read images, in one sentence of the main process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from leandetr.errors import DataError, TrainingError
+
+HANDED_OVER = "\nOriginal Traceback (most recent call last):"
+"""In an error of a worker, as torch hands it to the main process."""
+
+WORKER = "DataLoader worker"
+"""In the message of a `RuntimeError` by which torch says that a worker is gone."""
+
+
+@contextmanager
+def workers_told() -> Iterator[None]:
+    """Keeps of an error in a worker what it says, and tells what to do if one is gone.
+
+    Raises `DataError` naming the file, or `TrainingError`.
+    """
+    try:
+        yield
+    except DataError as error:
+        if HANDED_OVER not in str(error):
+            raise
+        raise DataError(str(error).rpartition(f"{DataError.__qualname__}: ")[2].strip()) from error
+    except RuntimeError as error:
+        if WORKER not in str(error):
+            raise
+        gone = str(error).splitlines()[0].rstrip(".")
+        raise TrainingError(
+            f"expected processes that read images, but {gone}. They often run "
+            "out of memory: add --set train.workers=0, or fewer than there are; the last "
+            "checkpoint is whole, and --resume goes on from it"
+        ) from error
