@@ -8,7 +8,7 @@ from pathlib import Path
 from leandetr.checkpoints import store
 from leandetr.data.dataset import DetectionData, require_boxes
 from leandetr.data.sources import Given, each, find_splits, has_split, load_data
-from leandetr.errors import NetworkUnavailable
+from leandetr.errors import DataError, NetworkUnavailable
 from leandetr.models.backbones import load_pretrained
 from leandetr.models.detector import Detector
 from leandetr.recipes import assemble
@@ -49,20 +49,27 @@ def choose_recipe(recipe: str | Recipe | Detector, overrides: Sequence[str]) -> 
 
 
 def read_data(root: Given, splits: tuple[str, str], recipe: Recipe) -> Data:
-    """Both splits; a missing validation split is said and accepted."""
+    """Both splits; a validation split that is missing or has no box is said and accepted."""
     first, second = splits
     skip = recipe.train.skip_missing
+    where, found = ", ".join(map(str, each(root))), ", ".join(find_splits(root))
+    if not has_split(root, first):
+        raise DataError(
+            f"{where}: expected a split '{first}' to learn from, found {found}; rename one, or "
+            "deal the images anew: leandetr data split DATA NEW"
+        )
     data = load_data(root, first, skip_missing=skip)
     require_boxes(data)
     _warn_of_crowds(recipe, data)
+    without = "there is no validation, and no best model is chosen"
     if not has_split(root, second):
-        log.warning(
-            "%s has no split '%s': there is no validation, and no best model is chosen "
-            "(splits found: %s)",
-            *(", ".join(map(str, each(root))), second, ", ".join(find_splits(root))),
-        )
+        log.warning("%s has no split '%s': %s (splits found: %s)", where, second, without, found)
         return Data(data, None)
-    return Data(data, load_data(root, second, skip_missing=skip))
+    held = load_data(root, second, skip_missing=skip)
+    if not held.boxes:
+        log.warning("%s has not one box to be found: %s", held.name, without)
+        return Data(data, None)
+    return Data(data, held)
 
 
 def _warn_of_crowds(recipe: Recipe, data: DetectionData) -> None:
