@@ -51,6 +51,8 @@ CALLS = {
     ),
     "addmm": (lambda: torch.addmm(ones(5), ones(3, 4), ones(4, 5)), 3 * 4 * 5),
     "matmul": (lambda: ones(2, 6, 3, 4) @ ones(4, 5), 2 * 6 * 3 * 4 * 5),
+    "large matmul": (lambda: ones(4, 32, 64) @ ones(64, 64), 4 * 32 * 64 * 64),
+    "large patches": (lambda: F.unfold(ones(1, 4, 40, 40), 2, stride=2), 0),
     "einsum": (lambda: torch.einsum("nqc,nsc->nqs", ones(2, 3, 4), ones(2, 5, 4)), 2 * 3 * 5 * 4),
     "linear": (lambda: F.linear(ones(2, 3, 4), ones(5, 4), ones(5)), 2 * 3 * 4 * 5),
     "convolution": (
