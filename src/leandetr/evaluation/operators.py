@@ -270,11 +270,12 @@ MOVING = set(
     _packets(
         "_to_copy _unsafe_view arange argsort as_strided bernoulli bincount cat chunk clone "
         "constant_pad_nd contiguous copy detach dropout embedding empty empty_like empty_strided "
-        "expand_as eye fill flatten flip full full_like gather im2col index index_put index_select linspace "
-        "masked_select meshgrid narrow new_empty new_empty_strided new_full new_ones new_zeros "
-        "nonzero one_hot ones ones_like pad pixel_shuffle pixel_unshuffle promote_types rand "
-        "randn repeat repeat_interleave reshape roll scatter searchsorted slice_scatter sort stack "
-        "take_along_dim to topk tril triu unflatten unique where zeros zeros_like"
+        "expand_as eye fill flatten flip full full_like gather im2col index index_put "
+        "index_select linspace masked_select meshgrid narrow new_empty new_empty_strided new_full "
+        "new_ones new_zeros nonzero one_hot ones ones_like pad pixel_shuffle pixel_unshuffle "
+        "promote_types rand randn repeat repeat_interleave reshape roll scatter searchsorted "
+        "slice_scatter sort stack take_along_dim to topk tril triu unflatten unique where zeros "
+        "zeros_like"
     )
 )
 """Operators that make, move, pick, order or copy numbers, and so multiply nothing."""
