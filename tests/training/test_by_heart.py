@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from leandetr.models.detector import Detector
 from leandetr.recipes.assemble import recipe
 from leandetr.recipes.recipe import Recipe
 from leandetr.training import by_heart
-from leandetr.training.by_heart import STEPS, learner, likely_causes, some_images
+from leandetr.training.batches import EpochBatches
+from leandetr.training.by_heart import STEPS, learner, likely_causes, rounds, some_images
 from leandetr.training.record import Row
 from leandetr.training.run import overfit
 from tiny import tiny_model
@@ -53,9 +55,18 @@ def test_nothing_keeps_it_from_learning() -> None:
     changed = learner(recipe("deformable-detr-r50"), 4)
     how, encoder = changed.train, changed.model.encoder
     assert (encoder.dropout, changed.model.decoder.dropout, how.ema, how.batch) == (0, 0, None, 2)
-    assert how.epochs * 2 == STEPS
-    assert how.validate_every * 2 == by_heart.LOOK_EVERY
+    assert (how.epochs * by_heart.LOOK_EVERY, how.validate_every) == (STEPS, 1)
     assert learner(recipe("dino-nano"), 4).train.batch == 4
+    assert learner(recipe("dino-nano"), 4, epochs=7).train.epochs == 7
+
+
+@pytest.mark.parametrize("images", [1, 3, 8, 200])
+def test_an_epoch_has_enough_steps_for_a_checkpoint_at_its_end(images: int) -> None:
+    few = learner(recipe("dino-nano"), images)
+    order = EpochBatches(images, few.train.batch, seed=0, rounds=rounds(few, images))
+    assert by_heart.LOOK_EVERY <= len(order) <= 2 * by_heart.LOOK_EVERY
+    assert len(order) * few.train.epochs == pytest.approx(STEPS, rel=0.05)
+    assert set(chain(*order)) == set(range(images))
 
 
 def test_images_are_drawn_by_the_seed_from_those_with_boxes() -> None:

@@ -389,15 +389,15 @@ def test_images_are_learned_by_heart_until_it_is_enough(
     told = capsys.readouterr().err
     assert f"learning 2 images of {pictures.name}/train by heart" in told
     assert "learned by heart: AP50" in told
-    assert len(rows(out)) == by_heart.LOOK_EVERY
+    assert [row["step"] for row in rows(out)] == ["2"]  # one row and one checkpoint
     assert store.load(out / "last").recipe.train.ema is None
 
 
 def test_what_is_not_learned_by_heart_has_a_likely_cause(
     tiny: Recipe, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(by_heart, "STEPS", 3)
-    still = ["train.lr=1e-12"]
+    monkeypatch.setattr(by_heart, "LOOK_EVERY", 1)
+    still = ["train.lr=1e-12", "train.epochs=3"]  # 1500 were it not for these
     with pytest.raises(
         TrainingError, match=r"not learned .* after 3 steps.*\n- the loss hardly fell"
     ):

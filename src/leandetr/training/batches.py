@@ -14,15 +14,24 @@ class EpochBatches(Sampler[list[int]]):
     """Shuffled batches of indices, a function of (seed, epoch) alone.
 
     Every process of a distributed run gets an equal share; a share that comes out short is filled
-    from the start of the order. An incomplete last batch is dropped unless it is the only one.
+    from the start of the order. An incomplete last batch is dropped unless it is the only one. In
+    an epoch of several `rounds` every index comes so many times.
     """
 
     def __init__(
-        self, items: int, batch: int, *, seed: int, process: int = 0, processes: int = 1
+        self,
+        items: int,
+        batch: int,
+        *,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+        rounds: int = 1,
     ) -> None:
         self.items = items
         self.batch = batch
         self.seed = seed
+        self.rounds = rounds
         self.process = process
         self.processes = processes
         self.epoch = 0
@@ -34,16 +43,22 @@ class EpochBatches(Sampler[list[int]]):
         self.start = start
 
     def __len__(self) -> int:
-        return max(-(-self.items // self.processes) // self.batch, 1)
+        return max(self._share // self.batch, 1)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.items, generator=generator).tolist()
-        share = -(-self.items // self.processes)
-        order = (order * self.processes)[: share * self.processes]
+        order: list[int] = []
+        for _ in range(self.rounds):
+            order += torch.randperm(self.items, generator=generator).tolist()
+        order = (order * self.processes)[: self._share * self.processes]
         mine = order[self.process :: self.processes]
         for index in range(self.start, len(self)):
             yield mine[index * self.batch : (index + 1) * self.batch]
+
+    @property
+    def _share(self) -> int:
+        """Images an epoch and process."""
+        return -(-self.items * self.rounds // self.processes)
 
 
 class Batches:

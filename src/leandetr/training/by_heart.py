@@ -39,17 +39,22 @@ SAME_PLACE = 0.9
 """IoU from which two boxes are the same."""
 
 
-def learner(recipe: Recipe, images: int) -> Recipe:
-    """The recipe that learns so few images by heart.
+def rounds(recipe: Recipe, images: int) -> int:
+    """How often an epoch shows each image, so that it has some steps: it ends with a checkpoint."""
+    return max(math.ceil(LOOK_EVERY * recipe.train.batch / images), 1)
+
+
+def learner(recipe: Recipe, images: int, *, epochs: int | None = None) -> Recipe:
+    """The recipe that learns so few images by heart, in `epochs` of some `rounds` each.
 
     Nothing that keeps from it: no augmentation, dropout, averaging or decay, a rate that stays.
     """
     how = recipe.train
     batch = min(how.batch * how.accumulate, images)
-    a_epoch = max(images // batch, 1)
+    a_epoch = max(images // batch, LOOK_EVERY)
     train = replace(
         how,
-        epochs=math.ceil(STEPS / a_epoch),
+        epochs=math.ceil(STEPS / a_epoch) if epochs is None else epochs,
         batch=batch,
         accumulate=1,
         augment=PlainAugment(),
@@ -58,7 +63,7 @@ def learner(recipe: Recipe, images: int) -> Recipe:
         schedule="steps",
         drops=(),
         warmup=min(how.warmup, LOOK_EVERY),
-        validate_every=max(LOOK_EVERY // a_epoch, 1),
+        validate_every=1,
         patience=None,
     )
     return replace(recipe, model=_without_dropout(recipe.model), train=train)
@@ -101,8 +106,8 @@ def likely_causes(model: Detector, data: DetectionData, rows: Sequence[Row]) -> 
         _still_loss(rows),
     ]
     return [cause for cause in found if cause is not None] or [
-        "the loss fell and the boxes are sound: more steps may do (--set train.epochs=...), or a "
-        "higher rate (--set train.lr=...)"
+        f"the loss fell and the boxes are sound: more steps may do (--epochs {2 * len(rows)}), or "
+        "a higher rate (--set train.lr=...)"
     ]
 
 

@@ -240,9 +240,12 @@ class Loop:
         )
 
     def _how_to_resume(self) -> str:
+        stopped = f"stopped in epoch {self.position.epoch + 1} after step {self.position.step}"
+        if self.limits.enough is not None:
+            return f"{stopped}; this test begins anew, with another --out"
         return (
-            f"stopped in epoch {self.position.epoch + 1} after step {self.position.step}, "
-            f"saved in {self.keep.folder / 'last'}; to go on, repeat the command with --resume"
+            f"{stopped}, saved in {self.keep.folder / 'last'}; to go on, repeat the command with "
+            "--resume"
         )
 
     def _look(self, interrupt: Interrupt) -> None:

@@ -15,7 +15,7 @@ from leandetr.recipes import assemble
 from leandetr.recipes.codec import override
 from leandetr.recipes.recipe import Recipe
 from leandetr.training.build import seed_all
-from leandetr.training.by_heart import learner, some_images
+from leandetr.training.by_heart import learner, rounds, some_images
 from leandetr.training.few import for_few
 from leandetr.training.transfer import transfer
 
@@ -30,10 +30,14 @@ MOST_QUERIES = 2000
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a run; `val` is None where there is nothing to validate on."""
+    """The images of a run; `val` is None where there is nothing to validate on.
+
+    An epoch shows each image to learn from `rounds` times.
+    """
 
     train: DetectionData
     val: DetectionData | None
+    rounds: int = 1
 
     @property
     def splits(self) -> tuple[DetectionData, ...]:
@@ -94,7 +98,7 @@ def fit_recipe(recipe: Recipe, data: Data, overrides: Sequence[str]) -> Recipe:
     What is changed for few images is said, and nothing that `overrides` set is.
     """
     recipe = recipe.with_model(classes=len(data.train.categories))
-    paths = [change.partition("=")[0].strip() for change in overrides]
+    paths = _paths(overrides)
     if not _is_preset(recipe, paths):
         return recipe
     changed, told = for_few(recipe, len(data.train), paths)
@@ -117,11 +121,23 @@ def _is_preset(recipe: Recipe, paths: Sequence[str]) -> bool:
     return replace(preset, **kept) == recipe.train
 
 
-def by_heart(recipe: Recipe, data: Data, images: int) -> tuple[Recipe, Data]:
-    """The recipe and the few images, for training and validation alike, of an overfitting test."""
+def by_heart(
+    recipe: Recipe, data: Data, images: int, overrides: Sequence[str]
+) -> tuple[Recipe, Data]:
+    """The recipe and the few images, for training and validation alike, of an overfitting test.
+
+    It ends after `train.epochs` only if `overrides` say how many.
+    """
     few = some_images(data.train, images, recipe.train.seed)
     log.info("learning %s by heart, without augmentation or averaging", few.name)
-    return learner(recipe, len(few)), Data(few, few)
+    asked = "train.epochs" in _paths(overrides)
+    changed = learner(recipe, len(few), epochs=recipe.train.epochs if asked else None)
+    return changed, Data(few, few, rounds(changed, len(few)))
+
+
+def _paths(overrides: Sequence[str]) -> list[str]:
+    """The settings that are changed."""
+    return [change.partition("=")[0].strip() for change in overrides]
 
 
 def prepare_model(

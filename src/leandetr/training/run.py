@@ -116,7 +116,7 @@ def overfit(
     with _opened(Path(out), resume=False) as (accelerator, display):
         read = read_data(data, ("train", "train"), chosen)
         chosen = chosen.with_model(classes=len(read.train.categories))
-        learner, few = by_heart(chosen, read, images)
+        learner, few = by_heart(chosen, read, images, overrides)
         loop = _prepare(learner, few, accelerator, Path(out), start=start, resume=False)
         loop.limits = replace(loop.limits, minutes=minutes, enough=ENOUGH)
         position = loop.run(display)
@@ -204,6 +204,7 @@ def _loop(
         seed=how.seed,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
+        rounds=data.rounds,
     )
     steps = math.ceil(len(order) / how.accumulate)
     parts = build_parts(recipe, model, accelerator, steps)
