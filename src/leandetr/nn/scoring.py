@@ -81,6 +81,15 @@ def padding_last(
     return torch.where(padding, scores.amin(), scores)
 
 
+def renewed(
+    rows: Float[Tensor, "N T C"], counts: Int[Tensor, " N"], updated: Float[Tensor, "N T C"]
+) -> Float[Tensor, "N T C"]:
+    """The rows, the first `counts[n]` of image n updated; the others only fill the batch."""
+    rank = torch.arange(rows.shape[1], device=rows.device)
+    real = (rank < counts[:, None])[..., None]
+    return torch.where(real, updated.to(rows.dtype), rows)
+
+
 def write_back(
     features: Float[Tensor, "N S C"],
     kept: Int[Tensor, "N T"],
@@ -89,9 +98,6 @@ def write_back(
 ) -> Float[Tensor, "N S C"]:
     """The features with the first `counts[n]` kept tokens of image n replaced.
 
-    The others, which only fill the batch, keep what they had. `kept` names no token twice.
+    The others keep what they had. `kept` names no token twice.
     """
-    rank = torch.arange(kept.shape[1], device=kept.device)
-    real = (rank < counts[:, None])[..., None]
-    written = torch.where(real, updated.to(features.dtype), pick(features, kept))
-    return put(features, kept, written)
+    return put(features, kept, renewed(pick(features, kept), counts, updated))

@@ -23,7 +23,7 @@ from leandetr.nn.deform_attention import DeformAttention
 from leandetr.nn.dropout import Dropout
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.nn.foreground import ForegroundScorer, foreground
-from leandetr.nn.scoring import WHOLE, share, thousandths, write_back
+from leandetr.nn.scoring import WHOLE, renewed, share, thousandths
 from leandetr.registry import a_share, at_least_one
 from leandetr.types import Encoded, Salience, Tokens
 
@@ -189,19 +189,19 @@ class FocusEncoder(nn.Module):
         points = grid.pick(grid.reference_points(tokens), kept)
         position = grid.pick(tokens.position, kept)
         reference = grid.on_levels(points, tokens.valid_ratios)
-        refined = tokens.features
+        rows = grid.pick(tokens.features, kept)  # best first, so a layer refines the first of them
         for layer, part in zip(self.layers, self.cascade, strict=True):
             fit = torch.sym_max(width * part // WHOLE, 1)
             real = torch.div(most * part, WHOLE, rounding_mode="floor").clamp(min=1)
-            features = grid.pick(refined, kept[:, :fit])
+            features, rest = rows[:, :fit], rows[:, fit:]
             usable = torch.minimum(real, valid)
             objects = self._objects(features, scores[:, :fit], usable, proposals)
             unused = objects >= usable[:, None]
             asking = Asking(features, position[:, :fit], reference[:, :fit], objects, unused)
-            updated = layer(asking, tokens)
-            refined = write_back(refined, kept[:, :fit], torch.minimum(counts, real), updated)
+            updated = renewed(features, torch.minimum(counts, real), layer(asking, tokens))
+            rows = torch.cat((updated, rest), dim=1)
         salience = Salience(logits, foreground(len(tokens.shapes)), kept, counts)
-        return Encoded(tokens.with_features(refined), salience)
+        return Encoded(tokens.with_features(grid.put(tokens.features, kept, rows)), salience)
 
     @torch.no_grad()
     def _objects(
