@@ -10,7 +10,7 @@ def doctor(
 ) -> None:
     """Say which kernels run here, try each operator, and tell what to install.
 
-    Ends with 1 if an operator gives wrong numbers, else with 0: slow is no failure.
+    Ends with 1 if an operator gives wrong numbers, or none, else with 0: slow is no failure.
     """
     import json
 

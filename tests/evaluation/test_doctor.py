@@ -30,19 +30,38 @@ def test_every_operator_is_tried_and_agrees_with_the_reference():
 
 
 @pytest.mark.skipif(cpu.LIBRARY is None, reason="no CPU kernels here")
-def test_numbers_that_a_kernel_gets_wrong_are_seen(monkeypatch):
+@pytest.mark.parametrize("factor", [1.01, float("nan")])
+def test_numbers_that_a_kernel_gets_wrong_are_seen(monkeypatch, factor):
     run = type(cpu.LIBRARY).run
 
     def flawed(self, function, sides, **tensors):
         run(self, function, sides, **tensors)
         if function == "leandetr_deform_attn_backward":
-            tensors["value_grad"].mul_(1.01)
+            tensors["value_grad"].mul_(factor)
 
     monkeypatch.setattr(type(cpu.LIBRARY), "run", flawed)
     assert [one.operator for one in try_operators() if not one.agrees] == [
         "deform_attn",
         "deform_attn_at",
     ]
+
+
+@pytest.mark.skipif(cpu.LIBRARY is None, reason="no CPU kernels here")
+def test_an_operator_that_breaks_down_is_a_finding_and_the_others_are_tried(monkeypatch):
+    run = type(cpu.LIBRARY).run
+
+    def broken(self, function, sides, **tensors):
+        if function == "leandetr_key_aware_attn":
+            raise RuntimeError("no such\n instruction")
+        run(self, function, sides, **tensors)
+
+    monkeypatch.setattr(type(cpu.LIBRARY), "run", broken)
+    answer = CliRunner().invoke(app, ["doctor"])
+    assert answer.exit_code == 1
+    assert "key_aware_attn      cpu   FAILED: no such instruction" in answer.output
+    assert "no numbers from key_aware_attn (cpu), key_aware_attn_at (cpu): run" in answer.output
+    said = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output, parse_constant=pytest.fail)
+    assert [one["milliseconds"] is None for one in said["trials"]] == [False, False, True, True]
 
 
 def test_the_verb_fails_only_for_wrong_numbers(monkeypatch):

@@ -45,7 +45,8 @@ class Health:
     def as_json(self) -> dict[str, Any]:
         """Everything, ready to be written as JSON."""
         trials = [{**asdict(t), "ratio": t.ratio, "agrees": t.agrees} for t in self.trials]
-        return {**asdict(self), "trials": trials, "is_right": self.is_right}
+        told = [{name: None if fact != fact else fact for name, fact in t.items()} for t in trials]
+        return {**asdict(self), "trials": told, "is_right": self.is_right}  # JSON has no NaN
 
     def table(self) -> str:
         """Everything, to be read."""
@@ -71,6 +72,8 @@ class Health:
 
 
 def _line(trial: Trial) -> str:
+    if trial.error:
+        return f"{trial.operator:<20}{trial.device:<6}FAILED: {trial.error}"
     return (
         f"{trial.operator:<20}{trial.device:<6}{trial.milliseconds:>8.1f}"
         f"{trial.reference_milliseconds:>11.1f}{trial.ratio:>7.1f}x{trial.difference:>12.1e}"
@@ -175,10 +178,9 @@ def _gpu_advice() -> list[str]:
 
 
 def _trial_advice(trials: list[Trial]) -> list[str]:
-    wrong = [f"{trial.operator} ({trial.device})" for trial in trials if not trial.agrees]
-    if not wrong:
-        return []
-    return [
-        f"wrong numbers from {', '.join(wrong)}: run everything inside "
-        "leandetr.ops.use_backend('reference') and report this output"
-    ]
+    wrong = [f"{t.operator} ({t.device})" for t in trials if not t.agrees and not t.error]
+    broken = [f"{t.operator} ({t.device})" for t in trials if t.error]
+    found = [f"wrong numbers from {', '.join(wrong)}"] if wrong else []
+    found += [f"no numbers from {', '.join(broken)}"] if broken else []
+    cure = "run everything inside leandetr.ops.use_backend('reference') and report this output"
+    return [f"{one}: {cure}" for one in found]

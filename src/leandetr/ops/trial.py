@@ -1,5 +1,6 @@
 """A small call of every operator: whether its numbers are right, and how long it takes."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,13 +27,17 @@ Call = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Trial:
-    """Forward and backward of one operator; times are the shortest of some, in milliseconds."""
+    """Forward and backward of one operator; times are the shortest of some, in milliseconds.
+
+    `error` is why it did not run at all, and then the numbers are NaN.
+    """
 
     operator: str
     device: str
     milliseconds: float
     reference_milliseconds: float
     difference: float
+    error: str = ""
 
     @property
     def ratio(self) -> float:
@@ -48,7 +53,7 @@ class Trial:
 def try_operators(device: str = "cpu") -> list[Trial]:
     """All operators on a device, each against the reference in one run."""
     leaves = _inputs(device)
-    return [_try(name, device, call, leaves) for name, call in _calls(leaves).items()]
+    return [_tried(name, device, call, leaves) for name, call in _calls(leaves).items()]
 
 
 def _inputs(device: str) -> dict[str, Tensor]:
@@ -77,6 +82,15 @@ def _calls(t: dict[str, Tensor]) -> dict[str, Call]:
     }
 
 
+def _tried(name: str, device: str, call: Call, leaves: dict[str, Tensor]) -> Trial:
+    """One operator; what breaks down is a finding, and the others are still tried."""
+    try:
+        return _try(name, device, call, leaves)
+    except Exception as error:  # noqa: BLE001 - compilers and drivers raise what they like
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        return Trial(name, device, math.nan, math.nan, math.nan, error=reason)
+
+
 def _try(name: str, device: str, call: Call, leaves: dict[str, Tensor]) -> Trial:
     found, exact = _answers("auto", call, leaves), _answers("reference", call, leaves)
     seconds: dict[str, list[float]] = {"auto": [], "reference": []}
@@ -92,11 +106,15 @@ def _try(name: str, device: str, call: Call, leaves: dict[str, Tensor]) -> Trial
         device=device,
         milliseconds=1000 * min(seconds["auto"]),
         reference_milliseconds=1000 * min(seconds["reference"]),
-        difference=max(
-            ((one - other).abs().max() / (1 + other.abs().max())).item()
-            for one, other in zip(found, exact, strict=True)
-        ),
+        difference=_difference(found, exact),
     )
+
+
+def _difference(found: list[Tensor], exact: list[Tensor]) -> float:
+    """The largest one, over one and the largest number; NaN where any number is."""
+    pairs = zip(found, exact, strict=True)
+    each = [(one - other).abs().max() / (1 + other.abs().max()) for one, other in pairs]
+    return torch.stack(each).max().item()  # Python's max passes over a NaN
 
 
 def _answers(backend: str, call: Call, leaves: dict[str, Tensor]) -> list[Tensor]:
