@@ -145,6 +145,22 @@ def test_nothing_is_overwritten_and_nothing_half_done_is_left(tmp_path: Path) ->
     assert find_splits(tmp_path / "empty") == ["fold3"]
 
 
+def test_the_folder_one_is_in_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_coco(tmp_path / "set")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    convert(root, ".", to="voc")
+    assert Path("Annotations").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "set"]
+
+
+def test_a_place_where_no_folder_can_be_is_refused(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "set")
+    text(tmp_path / "file", "keep")
+    with pytest.raises(DataError, match=r"expected a place for a new folder.*choose another"):
+        convert(root, tmp_path / "file" / "new", to="voc")
+
+
 def test_names_that_xml_would_not_give_back_are_refused(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "set")
     file = root / "annotations" / "instances_train.json"
@@ -229,6 +245,15 @@ def test_copies_of_a_picture_stay_together(tmp_path: Path) -> None:
         if one.path.stem <= "p05"
     )
     assert len(where) == 1
+
+
+def test_every_split_gets_an_image_however_many_stay_together(tmp_path: Path) -> None:
+    boxes: dict[str, Rows] = {
+        f"p{i}_png.rf.{copy}": [(0, (2, 3, 10, 12))] for i in range(5) for copy in range(4)
+    }
+    root = write_coco(tmp_path / "set", "train", boxes)
+    written = split(root, tmp_path / "new", val=0.1)
+    assert {name: images for name, (images, _) in written.splits.items()} == {"train": 16, "val": 4}
 
 
 def test_the_format_stays_unless_another_is_asked_for(tmp_path: Path) -> None:

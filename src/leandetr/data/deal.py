@@ -21,7 +21,7 @@ def split(data: DetectionData, shares: Mapping[str, float], seed: int) -> dict[s
     Every split gets at least one image. Raises `DataError` for shares that cannot be dealt.
     """
     if any(not 0 < share < 1 for share in shares.values()) or len(shares) < 2:
-        said = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+        said = ", ".join(f"{name} {round(share, 6):g}" for name, share in shares.items())
         raise DataError(f"expected shares above 0 that leave some for train, got {said}")
     groups = _groups(data)
     if len(groups) < len(shares):
@@ -110,7 +110,8 @@ def _deal(
             wanted = 0.0 if label is None else hand.wanted[label]
             return hand.room >= min(size, 1), wanted, hand.room
 
-        name = max(hands, key=lack)
+        empty = [name for name in hands if not dealt[name]]
+        name = max(hands if len(left) > len(empty) else empty, key=lack)
         hands[name].take(size, held[one])
         dealt[name] += groups[one]
         del left[one]

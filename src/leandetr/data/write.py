@@ -54,18 +54,26 @@ Writer = Callable[[Path, Mapping[str, DetectionData], Bearer], None]
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling to fill, which becomes `out` when the block ends well.
 
-    Raises `OutputExists` if there is anything at `out`. After an error nothing is left.
+    Raises `OutputExists` if there is anything at `out`, and `DataError` if nothing can be written
+    there. After an error nothing is left.
     """
+    out = out.resolve()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputExists(f"{out}: expected a new or empty folder; choose another")
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(
+            f"{out}: expected a place for a new folder, but {error}; choose another"
+        ) from error
+    try:
         yield partial
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
+        if out.exists():  # somebody may be in it: it has to stay the folder that it is
+            for path in partial.iterdir():
+                path.rename(out / path.name)
+        else:
+            partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
