@@ -105,3 +105,13 @@ def test_the_first_use_says_once_what_is_slower(monkeypatch, caplog):
     for _ in range(2):
         ops.deform_attn(tokens(at), at.shapes, locations(at), weights(at))
     assert [record.message for record in caplog.records] == [cpu.ON_NUMBA]
+
+
+def test_without_a_folder_to_keep_code_in_it_is_compiled_anyway(monkeypatch):
+    """A read-only file system: numba raises as soon as it is asked to keep anything."""
+    from numba.core import caching
+
+    from leandetr.ops import numba_kernels
+
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    assert numba_kernels.compiled(lambda number: number + 1)(1) == 2

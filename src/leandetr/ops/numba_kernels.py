@@ -26,11 +26,14 @@ def compiled(function: Callable[..., Any]) -> Any:
     """The function as machine code, without what tests wrap around it; never -ffast-math.
 
     Numba counts references to the arrays of every call, so a call has work for a whole query.
+    Where it finds no folder to keep code in, as in a read-only container, each process compiles.
     """
-    safe = {"contract", "reassoc", "nsz"}
-    return numba.njit(
-        inspect.unwrap(function), cache=True, nogil=True, error_model="numpy", fastmath=safe
-    )
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+    plain = inspect.unwrap(function)
+    try:
+        return numba.njit(plain, cache=True, **options)
+    except RuntimeError:
+        return numba.njit(plain, **options)
 
 
 @compiled
