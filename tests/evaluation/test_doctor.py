@@ -60,7 +60,8 @@ def test_an_operator_that_breaks_down_is_a_finding_and_the_others_are_tried(monk
     assert answer.exit_code == 1
     assert "key_aware_attn      cpu   FAILED: no such instruction" in answer.output
     assert "no numbers from key_aware_attn (cpu), key_aware_attn_at (cpu): run" in answer.output
-    said = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output, parse_constant=pytest.fail)
+    answer = CliRunner().invoke(app, ["doctor", "--json"])
+    said = json.loads(answer.output, parse_constant=pytest.fail)
     assert [one["milliseconds"] is None for one in said["trials"]] == [False, False, True, True]
 
 
