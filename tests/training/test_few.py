@@ -27,6 +27,13 @@ def test_what_was_chosen_stays() -> None:
     assert not any("epochs" in line or "ema" in line for line in told)
 
 
+def test_the_rate_drops_at_its_share_of_the_epochs_that_are_asked_for() -> None:
+    asked = recipe("dino-r50").with_train(epochs=60)
+    after, told = for_few(asked, 400, ("train.epochs",), planned=12)
+    assert (after.train.epochs, after.train.drops) == (60, (55,))
+    assert "train.drops: (11,) -> (55,)" in told
+
+
 def test_a_handful_of_images_does_not_take_for_ever() -> None:
     assert for_few(recipe("dino-r50"), 3)[0].train.epochs == LONGEST
 

@@ -24,22 +24,26 @@ LONGEST = 300
 VALIDATIONS = 30
 
 
-def for_few(recipe: Recipe, images: int, chosen: Collection[str] = ()) -> tuple[Recipe, list[str]]:
+def for_few(
+    recipe: Recipe, images: int, chosen: Collection[str] = (), *, planned: int | None = None
+) -> tuple[Recipe, list[str]]:
     """The recipe for so few images, and what is other than before, as `path: before -> after`.
 
     Paths in `chosen`, such as "train.epochs", stay as they are, and so does a recipe that was made
-    for small sets: one whose augmentation is not that of the papers.
+    for small sets: one whose augmentation is not that of the papers. The rate drops at the share
+    of the epochs at which it does in those `planned`, by default the recipe's.
     """
     how = recipe.train
+    planned = planned or how.epochs
     if images >= FEW or not isinstance(how.augment, DetrAugment | LsjAugment):
         return recipe, []
     a_epoch = math.ceil(max(images // how.batch, 1) / how.accumulate)
-    epochs = min(max(how.epochs, math.ceil(STEPS / a_epoch)), LONGEST)
+    epochs = min(max(planned, math.ceil(STEPS / a_epoch)), LONGEST)
     if "train.epochs" in chosen:
         epochs = how.epochs
     wanted: dict[str, Any] = {
         "epochs": epochs,
-        "drops": tuple(round(drop * epochs / how.epochs) for drop in how.drops),
+        "drops": tuple(round(drop * epochs / planned) for drop in how.drops),
         "validate_every": max(epochs // VALIDATIONS, 1),
         "ema": 0.998 if how.ema is None else how.ema,
         "warmup": how.warmup or 100,

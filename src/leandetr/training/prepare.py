@@ -92,16 +92,23 @@ def _warn_of_crowds(recipe: Recipe, data: DetectionData) -> None:
     )
 
 
-def fit_recipe(recipe: Recipe, data: Data, overrides: Sequence[str]) -> Recipe:
+def fit_recipe(
+    recipe: Recipe, data: Data, overrides: Sequence[str], begun: Recipe | None = None
+) -> Recipe:
     """The recipe with the classes of the data; a preset as it is also learns to do with few images.
 
-    What is changed for few images is said, and nothing that `overrides` set is.
+    What is changed for few images is said, and nothing that `overrides` set is. In a run that has
+    `begun` the rate drops where it did, though it may go on for other epochs.
     """
     recipe = recipe.with_model(classes=len(data.train.categories))
     paths = _paths(overrides)
     if not _is_preset(recipe, paths):
         return recipe
-    changed, told = for_few(recipe, len(data.train), paths)
+    planned = assemble.recipe(recipe.name).train.epochs
+    if begun is not None and "train.drops" not in paths:
+        recipe = recipe.with_train(drops=begun.train.drops)
+        paths = [*paths, "train.drops"]
+    changed, told = for_few(recipe, len(data.train), paths, planned=planned)
     if told:
         log.info(
             "%d images are few for %s, so: %s; --set gives another value, and a recipe of your own "

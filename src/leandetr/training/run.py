@@ -83,7 +83,8 @@ def train(  # noqa: PLR0913 - keywords of the front door
     check_trackers(trackers)
     with _opened(Path(out), resume) as (accelerator, display):
         read = read_data(data, splits, chosen)
-        fitted = fit_recipe(chosen, read, overrides)
+        begun = store.read_recipe(Path(out) / "last") if resume else None
+        fitted = fit_recipe(chosen, read, overrides, begun)
         if fit_memory and resume:
             fitted = as_before(fitted, Path(out))
         elif fit_memory:
