@@ -211,6 +211,15 @@ def test_position_tables_that_one_thread_looks_at_are_not_changed_by_another():
     assert len(remembered._kept) == TABLES
 
 
+def test_parts_are_exchanged_wherever_they_are_used():
+    linear = nn.Linear(2, 2)
+    module = nn.ModuleDict({"all": nn.ModuleList([linear, linear]), "again": linear})
+    parts.exchange(module, nn.Linear, parts.AnyLinear)
+    one, two, three = *module["all"], module["again"]
+    assert isinstance(one, parts.AnyLinear)
+    assert one is two is three
+
+
 def test_an_optimised_model_is_not_trained():
     fast = detector("dino-nano").optimise()
     with pytest.raises(RecipeError, match=r"train the model that \.optimise"):

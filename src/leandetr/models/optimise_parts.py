@@ -156,7 +156,8 @@ def exchange(
 ) -> None:
     """Put `make(part)` in the place of every part of that kind; shared parts stay shared."""
     made: dict[int, nn.Module] = {}
-    for owner in list(module.modules()):
-        for name, part in owner.named_children():
-            if isinstance(part, kind):
-                setattr(owner, name, made.setdefault(id(part), make(part)))
+    for path, part in list(module.named_modules(remove_duplicate=False)):
+        if isinstance(part, kind):
+            owner, _, name = path.rpartition(".")
+            new = made.setdefault(id(part), make(part))
+            setattr(module.get_submodule(owner), name, new)
