@@ -13,7 +13,7 @@ from PIL import Image
 
 from leandetr.checkpoints.store import save
 from leandetr.data.dataset import Category, DetectionData, Sample
-from leandetr.errors import DataError, OutputExists
+from leandetr.errors import DataError, OutputExists, UncountedOperator
 from leandetr.evaluation import compare_text, conventions
 from leandetr.evaluation.coco import CocoScores
 from leandetr.evaluation.compare import Compared, Comparison, Failed, compare, mean_gmacs
@@ -100,6 +100,26 @@ def test_a_model_that_cannot_be_used_does_not_stop_the_others(
     assert trained.gmacs == random.gmacs > 0
     assert 0 < trained.ms_low <= trained.ms <= trained.ms_high
     assert trained.mebibytes > 32 * 42 * 3 * 4 / 2**20
+
+
+def test_a_model_whose_work_cannot_be_counted_does_not_stop_the_others(
+    data: DetectionData, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model, tmp_path / "odd")
+    known = iter([UncountedOperator("the operator aten.odd"), 7.0])
+
+    def count(*_: object) -> float:
+        found = next(known)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr("leandetr.evaluation.compare.mean_gmacs", count)
+    done = compare([str(tmp_path / "odd"), model], data, device="cpu", warmup=0, limit=1)
+    assert [(one.name, one.gmacs) for one in done.models] == [(model, 7.0)]
+    assert [(one.name, one.reason) for one in done.failed] == [
+        (str(tmp_path / "odd"), "the operator aten.odd")
+    ]
 
 
 def test_models_may_be_optimised_first(data: DetectionData, model: str) -> None:

@@ -108,7 +108,7 @@ def compare(
     for contestant in entered:
         contestant.forget()
     _take_turns(entered, len(chosen), failed, progress=progress)
-    compared = [_measured(c, chosen) for c in entered]
+    compared = _measure(entered, chosen, failed)
     return Comparison(
         data=chosen.name,
         images=len(chosen),
@@ -155,6 +155,19 @@ def _take_turns(
                 reason = " ".join(str(error).split())[:300]
                 failed[contestant.name] = f"broke down in image {index + 1}: {reason}"
                 contestants.remove(contestant)
+
+
+def _measure(
+    contestants: list[Contestant], data: DetectionData, failed: dict[str, str]
+) -> list[Compared]:
+    """What is known of each model in the end, but for those whose work nobody can count."""
+    found = []
+    for contestant in contestants:
+        try:
+            found.append(_measured(contestant, data))
+        except LeanDetrError as error:
+            failed[contestant.name] = str(error)
+    return found
 
 
 def _measured(contestant: Contestant, data: DetectionData) -> Compared:
