@@ -3,6 +3,7 @@ import logging
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from leandetr.errors import (
     TrainingError,
 )
 from leandetr.recipes.recipe import Recipe
-from leandetr.training import by_heart, loop, prepare, record, run
+from leandetr.training import by_heart, loop, prepare, record, run, state
 from leandetr.training.optim import COSINE_END
 from leandetr.training.run import differences, overfit, train
 
@@ -148,6 +149,18 @@ def test_resuming_another_run_is_refused(tiny: Recipe, pictures: Path, tmp_path:
     with pytest.raises(TrainingError, match=r"train\.lr: 0\.001 -> 0\.01"):
         train(tiny, pictures, out, overrides=["train.lr=0.01"], resume=True)
     assert {path: path.read_bytes() for path in record} == record
+
+
+def test_a_run_of_several_processes_is_not_resumed_by_one(
+    tiny: Recipe, pictures: Path, tmp_path: Path
+) -> None:
+    short = ["train.epochs=1"]
+    out = train(tiny, pictures, tmp_path / "run", overrides=short, splits=("val", "none"))
+    path = out / "last" / "state.pt"
+    alone = state.read(path)
+    state.write(replace(alone, random={0: alone.random[0], 1: alone.random[0]}), path)
+    with pytest.raises(TrainingError, match=r"processes: 2 -> 1"):
+        train(tiny, pictures, out, overrides=short, resume=True, splits=("val", "none"))
 
 
 def test_differences_name_paths_but_not_what_may_change() -> None:
@@ -391,6 +404,14 @@ def test_images_are_learned_by_heart_until_it_is_enough(
     assert "learned by heart: AP50" in told
     assert [row["step"] for row in rows(out)] == ["2"]  # one row and one checkpoint
     assert store.load(out / "last").recipe.train.ema is None
+
+
+def test_an_interrupted_test_begins_anew(
+    tiny: Recipe, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt, match="begins anew, with another --out"):
+        overfit(tiny, pictures, tmp_path / "run", images=2)
 
 
 def test_what_is_not_learned_by_heart_has_a_likely_cause(

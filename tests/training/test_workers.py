@@ -50,6 +50,11 @@ def test_a_worker_that_is_gone_is_told_with_the_way_out(pictures: Path) -> None:
         kill_the_worker(batches(pictures))
 
 
+def test_a_process_of_the_run_that_is_gone_is_told() -> None:
+    with pytest.raises(TrainingError, match="its own message says why"), workers_told():
+        raise RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:8622. GLHF!")
+
+
 def test_other_errors_are_left_alone() -> None:
     for error in (DataError("a sentence"), RuntimeError("something else")):
         with pytest.raises(type(error)) as raised, workers_told():

@@ -137,9 +137,10 @@ def _opened(out: Path, resume: bool) -> Iterator[tuple["Accelerator", Display]]:
     accelerator = build_accelerator()
     if accelerator.is_main_process:
         _claim(out, resume)
-    accelerator.wait_for_everyone()
-    with show(out, main=accelerator.is_main_process) as display, workers_told():
-        yield accelerator, display
+    with workers_told():
+        accelerator.wait_for_everyone()
+        with show(out, main=accelerator.is_main_process) as display:
+            yield accelerator, display
 
 
 def _prepare(
@@ -233,6 +234,9 @@ def _resume(loop: Loop, out: Path) -> None:
     """Put a loop where the run in `out` stopped. Raises if that was another run."""
     snapshot = state.read(out / "last" / STATE)
     changed = differences(snapshot.about, loop.keep.about)
+    before, now = len(snapshot.random), loop.parts.accelerator.num_processes
+    if before != now:
+        changed.append(f"processes: {before} -> {now}")
     if changed:
         raise TrainingError(
             f"{out}: resuming goes on with the same run, but these differ: {'; '.join(changed)}; "

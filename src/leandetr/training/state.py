@@ -72,7 +72,10 @@ def take(parts: Parts, position: Position, about: dict[str, Any]) -> Snapshot:
 
 
 def restore(snapshot: Snapshot, parts: Parts) -> None:
-    """Put weights, optimiser, schedule, average, scale of the loss and random state back."""
+    """Put weights, optimiser, schedule, average, scale of the loss and random state back.
+
+    There have to be as many processes as there were.
+    """
     parts.model.load_state_dict(snapshot.parts["model"])
     parts.optimiser.load_state_dict(snapshot.parts["optimiser"])
     parts.schedule.load_state_dict(snapshot.parts["schedule"])
@@ -80,9 +83,7 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
         parts.ema.load_state_dict(snapshot.parts["ema"])
     if snapshot.parts.get("scaler"):
         parts.scaler.load_state_dict(snapshot.parts["scaler"])
-    index = parts.accelerator.process_index
-    if index in snapshot.random:  # the order of images does not hang on it
-        _set_random_state(snapshot.random[index])
+    _set_random_state(snapshot.random[parts.accelerator.process_index])
 
 
 def write(snapshot: Snapshot, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong in the processes that read images, in one sentence of the main process."""
+"""What goes wrong in other processes of a run, in one sentence of this one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,13 @@ HANDED_OVER = "\nOriginal Traceback (most recent call last):"
 WORKER = "DataLoader worker"
 """In the message of a `RuntimeError` by which torch says that a worker is gone."""
 
+NO_ANSWER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+"""The same, where a process is gone that learns together with this one."""
+
 
 @contextmanager
 def workers_told() -> Iterator[None]:
-    """Keeps of an error in a worker what it says, and tells what to do if one is gone.
+    """Keeps of an error in a worker what it says, and tells what to do if a process is gone.
 
     Raises `DataError` naming the file, or `TrainingError`.
     """
@@ -25,6 +28,11 @@ def workers_told() -> Iterator[None]:
             raise
         raise DataError(str(error).rpartition(f"{DataError.__qualname__}: ")[2].strip()) from error
     except RuntimeError as error:
+        if any(sign in str(error) for sign in NO_ANSWER):
+            raise TrainingError(
+                "expected an answer of the other processes of this run, but one has ended: its own "
+                "message says why; the last checkpoint is whole, and --resume goes on from it"
+            ) from error
         if WORKER not in str(error):
             raise
         gone = str(error).splitlines()[0].rstrip(".")
