@@ -212,14 +212,14 @@ def test_tables_say_who_is_on_the_front_and_who_is_missing() -> None:
         compared("a|b", 0.5, 10.0, 2.0),
         compared("slow", 0.4, 20.0, 1000.0),
         compared("new", None),
-        failed=(Failed("gone", "no such folder"),),
+        failed=(Failed("gone", "no such folder"), Failed("nex", "did you mean new?")),
     )
     text = compare_text.markdown(done)
     assert "| a\\|b | 50.0 | - | - | - | - | • 10.0 | • 2.00 | 1.00 to 4.00 | 3.00 | 1.0M |" in text
     assert "| slow | 40.0 | - | - | - | - | 20.0 | 1000 |" in text
     assert "| new * | - |" in text
-    assert "random weights" in text
-    assert "Left out: gone: no such folder." in text
+    assert "\n\\* random weights" in text
+    assert text.endswith("\nLeft out: gone: no such folder.\n\nLeft out: nex: did you mean new?\n")
     rows = list(csv.DictReader(compare_text.as_csv(done).splitlines()))
     assert [(row["name"], row["ap"], row["ms"]) for row in rows[:2]] == [
         ("a|b", "0.5", "2.0"),

@@ -75,8 +75,14 @@ def markdown(comparison: Comparison) -> str:
     lines.append("|---|" + "---:|" * (len(titles) - 1))
     escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows(comparison))
     lines += [f"| {' | '.join(row)} |" for row in escaped]
-    lines += [f"\n{note[0].upper()}{note[1:]}." for note in notes(comparison)]
+    lines += [f"\n{_sentence(note)}" for note in notes(comparison)]
     return "\n".join(lines) + "\n"
+
+
+def _sentence(note: str) -> str:
+    """A note as a paragraph of Markdown, where a star at the front would make a list of it."""
+    whole = note[0].upper() + note[1:] + ("" if note.endswith("?") else ".")
+    return f"\\{whole}" if whole.startswith("*") else whole
 
 
 def as_csv(comparison: Comparison) -> str:
