@@ -127,9 +127,11 @@ def two_threads(monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(("queries", "images"), [(64, 1), (3, 1), (3, 2)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_thread_and_two_agree_to_the_last_bit(two_threads, variant, kind):
-    at = Sizes(images=1, queries=64, heads=3, width=32, points=4, shapes=((9, 9), (5, 5)))
+def test_one_thread_and_two_agree_to_the_last_bit(two_threads, variant, kind, queries, images):
+    """Few queries leave the rows where they are, and share out heads or images."""
+    at = Sizes(images, queries, heads=3, width=32, points=4, shapes=((9, 9), (5, 5)))
     drawn, found = draw(kind, at, torch.float32), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
