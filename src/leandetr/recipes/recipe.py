@@ -139,6 +139,9 @@ class TrainRecipe:
         for name in ("epochs", "batch", "accumulate", "validate_every", "patience"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise RecipeError(f"expected train.{name} of at least 1; got {value}")
+        for name in ("lr", "weight_decay", "warmup", "clip", "workers", "save_minutes", "seed"):
+            if not getattr(self, name) >= 0:
+                raise RecipeError(f"expected train.{name} of at least 0; got {getattr(self, name)}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise RecipeError(f"expected train.ema between 0 and 1, or none; got {self.ema}")
 
