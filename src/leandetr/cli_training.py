@@ -25,9 +25,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after so many minutes.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so many.")] = None,
     weights: Annotated[str | None, typer.Option(help="Start from this model's weights.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Exchange the encoder, e.g. lite.")] = None,
     overfit: Annotated[

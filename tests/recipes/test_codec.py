@@ -177,7 +177,7 @@ def test_groups_are_a_list_of_parts():
         ("train.epochs=0", r"train\.epochs of at least 1; got 0"),
         ("train.workers=-1", r"train\.workers of at least 0; got -1"),
         ("train.clip=-0.1", r"train\.clip of at least 0; got -0\.1"),
-        ("train.lr=.nan", r"train\.lr of at least 0; got nan"),
+        ("train.lr=-1.0", r"train\.lr of at least 0; got -1"),
         ("train.schedule=linear", r"train\.schedule of steps, cosine; got 'linear'"),
         ("train.ema=2", "ema between 0 and 1"),
     ],
