@@ -149,7 +149,6 @@ class Before(nn.Module):
     ids=["with-activation", "own-padding", "no-weight", "no-statistics", "norm-first"],
 )
 def test_what_only_looks_like_a_norm_after_a_convolution_stays(block):
-    torch.manual_seed(0)
     block.eval()
     for norm in (part for part in block.modules() if isinstance(part, nn.BatchNorm2d)):
         if norm.running_mean is not None:
@@ -213,11 +212,13 @@ def test_position_tables_that_one_thread_looks_at_are_not_changed_by_another():
 
 def test_parts_are_exchanged_wherever_they_are_used():
     linear = nn.Linear(2, 2)
-    module = nn.ModuleDict({"all": nn.ModuleList([linear, linear]), "again": linear})
+    other = type("Derived", (nn.Linear,), {})(2, 2)  # as timm's LayerNorm2d, of another axis
+    module = nn.ModuleDict({"all": nn.ModuleList([linear, linear, other]), "again": linear})
     parts.exchange(module, nn.Linear, parts.AnyLinear)
-    one, two, three = *module["all"], module["again"]
+    one, two, left = module["all"]
     assert isinstance(one, parts.AnyLinear)
-    assert one is two is three
+    assert one is two is module["again"]
+    assert left is other
 
 
 def test_an_optimised_model_is_not_trained():

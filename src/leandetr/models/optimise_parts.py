@@ -154,10 +154,13 @@ class DecoderIn(nn.Module):
 def exchange(
     module: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]
 ) -> None:
-    """Put `make(part)` in the place of every part of that kind; shared parts stay shared."""
+    """Put `make(part)` in the place of every part of that kind; shared parts stay shared.
+
+    Classes derived from the kind stay: other libraries' norms over channels, say, are others.
+    """
     made: dict[int, nn.Module] = {}
     for path, part in list(module.named_modules(remove_duplicate=False)):
-        if isinstance(part, kind):
+        if type(part) is kind:
             owner, _, name = path.rpartition(".")
             new = made.setdefault(id(part), make(part))
             setattr(module.get_submodule(owner), name, new)
