@@ -29,9 +29,16 @@ def test_what_was_chosen_stays() -> None:
 
 def test_the_rate_drops_at_its_share_of_the_epochs_that_are_asked_for() -> None:
     asked = recipe("dino-r50").with_train(epochs=60)
-    after, told = for_few(asked, 400, ("train.epochs",), planned=12)
+    after, told = for_few(asked, 400, ("train.epochs",), preset=recipe("dino-r50"))
     assert (after.train.epochs, after.train.drops) == (60, (55,))
     assert "train.drops: (11,) -> (55,)" in told
+
+
+def test_another_augmentation_leaves_the_rest_to_the_number_of_images() -> None:
+    asked = recipe("dino-r50").with_train(augment=SmallDataAugment(turn=0.0))
+    after, _ = for_few(asked, 400, ("train.augment",), preset=recipe("dino-r50"))
+    assert after.train.augment == asked.train.augment
+    assert (after.train.epochs, after.train.ema) == (30, 0.998)
 
 
 def test_a_handful_of_images_does_not_take_for_ever() -> None:

@@ -196,7 +196,7 @@ def test_a_class_that_only_validation_has_is_refused_before_training(
     make_split(data, "val", 2)
     file = data / "annotations" / "instances_train.json"
     file.write_text(file.read_text().replace("green", "blue"))
-    with pytest.raises(DataError, match="green"):
+    with pytest.raises(DataError, match="got green besides"):
         train(tiny, data, tmp_path / "run")
     assert not (tmp_path / "run" / "last").exists()
 

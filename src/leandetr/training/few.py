@@ -25,25 +25,24 @@ VALIDATIONS = 30
 
 
 def for_few(
-    recipe: Recipe, images: int, chosen: Collection[str] = (), *, planned: int | None = None
+    recipe: Recipe, images: int, chosen: Collection[str] = (), *, preset: Recipe | None = None
 ) -> tuple[Recipe, list[str]]:
     """The recipe for so few images, and what is other than before, as `path: before -> after`.
 
-    Paths in `chosen`, such as "train.epochs", stay as they are, and so does a recipe that was made
-    for small sets: one whose augmentation is not that of the papers. The rate drops at the share
-    of the epochs at which it does in those `planned`, by default the recipe's.
+    Paths in `chosen`, such as "train.epochs", stay as they are, and so does a recipe whose `preset`
+    was made for small sets: one whose augmentation is not that of the papers. The rate drops at
+    the share of the epochs at which it does in the preset, by default the recipe itself.
     """
-    how = recipe.train
-    planned = planned or how.epochs
-    if images >= FEW or not isinstance(how.augment, DetrAugment | LsjAugment):
+    how, origin = recipe.train, (preset or recipe).train
+    if images >= FEW or not isinstance(origin.augment, DetrAugment | LsjAugment):
         return recipe, []
     a_epoch = math.ceil(max(images // how.batch, 1) / how.accumulate)
-    epochs = min(max(planned, math.ceil(STEPS / a_epoch)), LONGEST)
+    epochs = min(max(origin.epochs, math.ceil(STEPS / a_epoch)), LONGEST)
     if "train.epochs" in chosen:
         epochs = how.epochs
     wanted: dict[str, Any] = {
         "epochs": epochs,
-        "drops": tuple(round(drop * epochs / planned) for drop in how.drops),
+        "drops": tuple(round(drop * epochs / origin.epochs) for drop in how.drops),
         "validate_every": max(epochs // VALIDATIONS, 1),
         "ema": 0.998 if how.ema is None else how.ema,
         "warmup": how.warmup or 100,

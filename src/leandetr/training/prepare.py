@@ -73,6 +73,11 @@ def read_data(root: Given, splits: tuple[str, str], recipe: Recipe) -> Data:
     if not held.boxes:
         log.warning("%s has not one box to be found: %s", held.name, without)
         return Data(data, None)
+    if unknown := [name for name in held.names if name not in data.names]:
+        raise DataError(
+            f"{held.name}: expected the classes of {data.name}, got {', '.join(unknown)} besides; "
+            "add them there, or deal the images anew: leandetr data split DATA NEW"
+        )
     return Data(data, held)
 
 
@@ -104,11 +109,11 @@ def fit_recipe(
     paths = _paths(overrides)
     if not _is_preset(recipe, paths):
         return recipe
-    planned = assemble.recipe(recipe.name).train.epochs
+    preset = assemble.recipe(recipe.name)
     if begun is not None and "train.drops" not in paths:
         recipe = recipe.with_train(drops=begun.train.drops)
         paths = [*paths, "train.drops"]
-    changed, told = for_few(recipe, len(data.train), paths, planned=planned)
+    changed, told = for_few(recipe, len(data.train), paths, preset=preset)
     if told:
         log.info(
             "%d images are few for %s, so: %s; --set gives another value, and a recipe of your own "
