@@ -1,5 +1,7 @@
 import random
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from accelerate import Accelerator
 
 from leandetr.checkpoints import store
 from leandetr.errors import CheckpointError, TrainingError
+from leandetr.files import whole
 from leandetr.recipes.assemble import build
 from leandetr.recipes.recipe import Recipe
 from leandetr.training import state
@@ -109,6 +112,20 @@ def test_a_full_disk_is_told_with_the_way_out(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
     with pytest.raises(RuntimeError, match="something else"), state.clearly(tmp_path):
         raise RuntimeError("something else")
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = tmp_path / f".state.pt.{killed.pid}.partial"
+    for one in (path, left):
+        one.write_bytes(b"x")
+    with whole(path) as mine:  # written at this moment, by a process that lives
+        mine.write_bytes(b"new")
+        state.sweep(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["state.pt"]
+    assert path.read_bytes() == b"new"
 
 
 @contextmanager

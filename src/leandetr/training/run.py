@@ -185,6 +185,8 @@ def _claim(out: Path, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
+        for folder in (out, out / "last", out / "best"):
+            state.sweep(folder)
     except OSError as error:
         raise TrainingError(
             f"{out}: expected a folder to write a run to, but {error}; choose another with --out"

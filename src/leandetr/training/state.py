@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from safetensors import SafetensorError
 
@@ -122,6 +123,14 @@ def clearly(folder: Path) -> Iterator[None]:
             f"{folder}: expected to write a checkpoint or its record, but {error}; the checkpoint "
             "before is whole: make room, and go on by repeating the command with --resume"
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote into `folder` left behind."""
+    for partial in folder.glob(".*.partial"):
+        number = partial.name.split(".")[-2]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            partial.unlink(missing_ok=True)
 
 
 def require(path: Path) -> None:
