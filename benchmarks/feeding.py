@@ -29,6 +29,7 @@ from leandetr.images import Preprocess, read_image, resize
 from leandetr.models.detector import Detector
 from leandetr.training.batches import Batches, EpochBatches
 from leandetr.training.build import build_criterion
+from leandetr.training.optim import build_optimiser
 
 CELLS = Path(__file__).parent.parent / "examples" / "cells"
 NANO = "lite-dino-nano-cells"
@@ -137,7 +138,7 @@ def training_row(rounds: int) -> str:
     items = DetectionSet(data, recipe.preprocess, augment=how.augment, seed=0)
     one = next(_epochs(items, how.batch, 0))
     criterion = build_criterion(model.recipe)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    optimiser = build_optimiser(model, lr=1e-5, weight_decay=1e-4)
 
     def step() -> None:
         optimiser.zero_grad()

@@ -19,6 +19,7 @@ from benchmarks.machine import describe
 from benchmarks.turns import best_of, unit
 from leandetr.ops import use_backend
 from leandetr.training.build import build_criterion
+from leandetr.training.optim import build_optimiser
 from leandetr.training.recompute import recompute_layers
 from leandetr.types import Images, Target
 
@@ -41,7 +42,7 @@ def step_of(name: str, batch: int, size: tuple[int, int], how: str = "") -> Call
     images = images_of(batch, *size)
     targets = [Target(torch.arange(OBJECTS) % 3, torch.full((OBJECTS, 4), 0.2))] * batch
     criterion = build_criterion(model.recipe)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    optimiser = build_optimiser(model, lr=1e-5, weight_decay=1e-4)
     if how == "recompute":
         recompute_layers(model)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
-from leandetr.types import Group, Match, Queries, Tokens
+from leandetr.types import Group, Match, Queries, Sight, Tokens
 from tiny import DIM, blocks, canvas, stir
 
 
@@ -25,8 +25,10 @@ def parts(config: Any, **heads_options: bool) -> tuple[nn.Module, PredictionHead
     return decoder, heads
 
 
-def queries(count: int = 4, hidden: Tensor | None = None, content: Tensor | None = None) -> Queries:
+def queries(
+    count: int = 4, sights: tuple[Sight, ...] = (), content: Tensor | None = None
+) -> Queries:
     """Queries at random positions; content of zeros unless given."""
     content = torch.zeros(2, count, DIM) if content is None else content
     group = Group("main", 0, count, Match())
-    return Queries(content, torch.randn(2, count, DIM), None, hidden, (group,))
+    return Queries(content, torch.randn(2, count, DIM), None, sights, (group,))

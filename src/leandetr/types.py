@@ -1,6 +1,6 @@
 """The values that flow from images to boxes; every stage takes one of them and returns the next.
 
-Axes, here and everywhere: N images, S tokens (all levels, finest first), L levels, C channels,
+Axes, here and everywhere: N images, S tokens (of all levels, finest first), L levels, C channels,
 Q queries, K classes, T targets, H W rows and columns.
 """
 
@@ -124,17 +124,27 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """What `rows` queries in a row see: queries `start` to `stop`, but those `hidden` from them."""
+
+    rows: int
+    start: int
+    stop: int
+    hidden: Bool[Tensor, "rows seen"] | None = None
+
+
+@dataclass(frozen=True)
 class Queries:
     """What the decoder asks with.
 
     `reference` is in (0,1) of the unpadded image: points (R = 2) or boxes cxcywh (R = 4).
-    `hidden[i, j]` is True where query i may not see query j.
+    `sights` are those of all queries, in order; with none of them, everybody sees everybody.
     """
 
     content: Float[Tensor, "N Q C"]
     position: Float[Tensor, "N Q C"] | None
     reference: Float[Tensor, "N Q R"] | None
-    hidden: Bool[Tensor, "Q Q"] | None
+    sights: tuple[Sight, ...]
     groups: tuple[Group, ...]
 
 
@@ -142,9 +152,8 @@ class Queries:
 class Foreground:
     """Scores learn from the boxes: a token inside an object of its level's size is to score high.
 
-    `limits` are (above, up to) of each level, finest first, in pixels of the network's input:
-    which distances from a token to the farthest side of its box are this level's business
-    (Focus-DETR, arXiv 2307.12612, section 3.2).
+    `limits` are (above, up to) of each level, finest first, in pixels of the network's input: which
+    distances from token to farthest side of a box are its business (Focus-DETR, section 3.2).
     """
 
     limits: tuple[tuple[float, float], ...]
@@ -152,10 +161,7 @@ class Foreground:
 
 @dataclass(frozen=True)
 class Attention:
-    """Scores learn from the decoder: the tokens it looks at most are to score high.
-
-    `counts` is how many of each image (Sparse DETR, arXiv 2111.14330, section 3.3).
-    """
+    """Scores learn from where the decoder looks most: at `counts[n]` tokens (Sparse DETR)."""
 
     counts: Int[Tensor, " N"]
 
@@ -164,9 +170,9 @@ class Attention:
 class Salience:
     """What a scoring encoder thinks of each token, and which it refined.
 
-    `logits` are the raw scores of all tokens, padding included, and `teacher` is what they learn
-    from. `kept` are the tokens that were refined at least once, best first; of image n only the
-    first `counts[n]` really were, the others only fill the batch.
+    `logits` are the raw scores of all tokens, padding included; `teacher` is what they learn from.
+    `kept` are the tokens that were refined at least once, best first: of image n only the first
+    `counts[n]`, the others only fill the batch.
     """
 
     logits: Float[Tensor, "N S"]
@@ -177,10 +183,7 @@ class Salience:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Refined tokens, and what scoring encoders learned on the way.
-
-    `layers` are the predictions of an encoder's own heads, supervised like a decoder layer.
-    """
+    """Refined tokens, what scoring encoders learned, and predictions of an encoder's own heads."""
 
     tokens: Tokens
     salience: Salience | None = None

@@ -6,6 +6,7 @@ from torch import nn
 
 from leandetr.errors import RecipeError
 from leandetr.nn.attention import Attention, mix
+from leandetr.types import Sight
 
 
 def pair(dim=12, heads=3, **options):
@@ -41,7 +42,7 @@ def test_hidden_keys_are_those_of_the_attention_mask():
     hidden = torch.rand(5, 7) < 0.5
     hidden[:, 0] = False  # a query that sees nothing has no answer
     expected, _ = theirs(query, key, value, attn_mask=hidden, need_weights=False)
-    torch.testing.assert_close(ours(query, key, value, hidden=hidden), expected)
+    torch.testing.assert_close(ours(query, key, value, sights=[Sight(5, 0, 7, hidden)]), expected)
 
 
 def test_hidden_keys_and_their_values_do_not_matter():
@@ -50,7 +51,7 @@ def test_hidden_keys_and_their_values_do_not_matter():
     hidden = torch.zeros(5, 7, dtype=torch.bool)
     hidden[:, 3:] = True
     expected = ours(query, key[:, :3], value[:, :3])
-    torch.testing.assert_close(ours(query, key, value, hidden=hidden), expected)
+    torch.testing.assert_close(ours(query, key, value, sights=[Sight(5, 0, 7, hidden)]), expected)
 
 
 def test_gradients_equal_those_of_multihead_attention():
@@ -117,9 +118,10 @@ def test_padding_and_hidden_keys_add_up():
     padding, hidden = torch.zeros(2, 7, dtype=torch.bool), torch.rand(5, 7) < 0.5
     padding[1, 4:] = True
     hidden[:, 0] = False  # a query that sees nothing has no answer
+    sights = [Sight(2, 0, 7, hidden[:2]), Sight(3, 0, 7, hidden[2:])]
     both = {"key_padding_mask": padding, "attn_mask": hidden, "need_weights": False}
     expected, _ = theirs(query, key, value, **both)
-    torch.testing.assert_close(ours(query, key, value, hidden=hidden, padding=padding), expected)
+    torch.testing.assert_close(ours(query, key, value, sights=sights, padding=padding), expected)
 
 
 def test_heads_may_compare_more_channels_than_they_take():

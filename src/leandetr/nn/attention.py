@@ -1,6 +1,7 @@
 """Dense multi-head attention, with positions added to queries and keys only."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from leandetr.errors import RecipeError
 from leandetr.nn.dropout import drop
+from leandetr.types import Sight
 
 
 class Attention(nn.Module):
@@ -32,18 +34,17 @@ class Attention(nn.Module):
         key: Float[Tensor, "N S C"],
         value: Float[Tensor, "N S C"],
         *,
-        hidden: Bool[Tensor, "Q S"] | None = None,
+        sights: Sequence[Sight] = (),
         padding: Bool[Tensor, "N S"] | None = None,
     ) -> Float[Tensor, "N Q C"]:
         """Each query's mean of values.
 
-        `hidden[i, j]` is True where query i may not see key j, `padding[n, j]` where no query of
-        image n may.
+        `sights` say which keys queries see, where not all of them; `padding[n, j]` is True where no
+        query of image n sees key j.
         """
         asked, keys, values = (split_heads(x, self.heads) for x in self._project(query, key, value))
-        seen = visible(hidden, padding)
-        dropout = self.dropout if self.training else 0.0
-        return self.output(mix(asked, keys, values, seen=seen, dropout=dropout))
+        how = {"padding": padding, "dropout": self.dropout if self.training else 0.0}
+        return self.output(mix_in_sight(asked, keys, values, sights, **how))
 
     def _project(
         self,
@@ -85,6 +86,27 @@ def mix(
     else:
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
     return rearrange(mixed, "N M Q E -> N Q (M E)")
+
+
+def mix_in_sight(
+    query: Float[Tensor, "N M Q D"],
+    key: Float[Tensor, "N M S D"],
+    value: Float[Tensor, "N M S E"],
+    sights: Sequence[Sight],
+    *,
+    padding: Bool[Tensor, "N S"] | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "N Q ME"]:
+    """`mix`, where queries may see a part of the keys: what is out of sight costs nothing."""
+    if not sights:
+        return mix(query, key, value, seen=visible(None, padding), dropout=dropout)
+    mixed, first = [], 0
+    for sight in sights:
+        part = slice(sight.start, sight.stop)
+        seen = visible(sight.hidden, None if padding is None else padding[:, part])
+        asking, first = query[:, :, first : first + sight.rows], first + sight.rows
+        mixed.append(mix(asking, key[:, :, part], value[:, :, part], seen=seen, dropout=dropout))
+    return torch.cat(mixed, dim=1)
 
 
 def _shares(

@@ -18,6 +18,7 @@ from leandetr.models.decoders.conditional import (
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
 from leandetr.nn.attention import Attention
+from leandetr.types import Sight
 from tiny import DIM, stir
 
 
@@ -87,9 +88,10 @@ def test_added_positions_are_those_of_plain_attention():
     content, position = torch.randn(2, 5, DIM), torch.randn(2, 5, DIM)
     hidden = torch.rand(5, 5) < 0.3
     hidden.fill_diagonal_(False)
+    sights = (Sight(2, 0, 5, hidden[:2]), Sight(3, 0, 5, hidden[2:]))
     placed = content + position
-    expected = plain(placed, placed, content, hidden=hidden)
-    torch.testing.assert_close(ours(content, position, hidden), expected, atol=1e-5, rtol=1e-4)
+    expected = plain(placed, placed, content, sights=sights)
+    torch.testing.assert_close(ours(content, position, sights), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_each_head_compares_content_with_content_and_place_with_place(tokens):

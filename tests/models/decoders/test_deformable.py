@@ -8,7 +8,7 @@ from leandetr.models.decoders.base import move
 from leandetr.models.decoders.deformable import DeformableDecoderConfig
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
-from leandetr.types import Group, Match, Queries
+from leandetr.types import Group, Match, Queries, Sight
 from tiny import DIM, blocks, canvas, stir
 
 LAYERS = 3
@@ -33,11 +33,11 @@ def parts(**switches):
     return decoder, heads
 
 
-def queries(count=4, width=2, hidden=None):
+def queries(count=4, width=2, sights=()):
     reference = torch.rand(2, count, width) * 0.5 + 0.2
     position = torch.randn(2, count, DIM)
     group = Group("main", 0, count, Match())
-    return Queries(torch.randn(2, count, DIM), position, reference, hidden, (group,))
+    return Queries(torch.randn(2, count, DIM), position, reference, sights, (group,))
 
 
 def some(asked, index):
@@ -46,7 +46,7 @@ def some(asked, index):
         asked.content[:, index],
         asked.position[:, index],
         asked.reference[:, index],
-        None,
+        (),
         asked.groups,
     )
 
@@ -142,9 +142,8 @@ def test_learned_points_are_taught_by_the_boxes(tokens):
 @pytest.mark.parametrize("switches", KINDS)
 def test_hidden_queries_do_not_matter(tokens, switches):
     decoder, heads = parts(**switches)
-    hidden = torch.zeros(6, 6, dtype=torch.bool)
-    hidden[:4, 4:] = True
-    asked = queries(6, hidden=hidden)
+    sights = (Sight(4, 0, 4), Sight(2, 0, 6))
+    asked = queries(6, sights=sights)
     alone = some(asked, slice(4))
     together, apart = (decoder(each, tokens, heads).layers for each in (asked, alone))
     for one, other in zip(together, apart, strict=True):
@@ -187,7 +186,7 @@ def test_boxes_keep_single_precision_whatever_comes_from_the_heads():
 def test_queries_without_position_are_refused(tokens):
     decoder, heads = parts()
     asked = queries()
-    bare = Queries(asked.content, None, asked.reference, None, asked.groups)
+    bare = Queries(asked.content, None, asked.reference, (), asked.groups)
     with pytest.raises(RecipeError, match="type queries=learned-points or queries=two-stage"):
         decoder(bare, tokens, heads)
 

@@ -8,6 +8,7 @@ import torch
 from dense_decoders import one_level, parts, queries
 from leandetr.models.decoders.conditional import ConditionalDecoderConfig
 from leandetr.models.decoders.detr import DetrDecoderConfig
+from leandetr.types import Sight
 from tiny import DIM
 
 CONFIGS = {
@@ -35,12 +36,9 @@ def test_padded_tokens_do_not_matter(decoder_and_heads):
 
 def test_hidden_queries_do_not_matter(decoder_and_heads):
     decoder, heads = decoder_and_heads
-    hidden = torch.zeros(6, 6, dtype=torch.bool)
-    hidden[:4, 4:] = True
-    asked, tokens = queries(6, hidden, torch.randn(2, 6, DIM)), one_level()
-    alone = replace(
-        asked, content=asked.content[:, :4], position=asked.position[:, :4], hidden=None
-    )
+    sights = (Sight(4, 0, 4), Sight(2, 0, 6))
+    asked, tokens = queries(6, sights, torch.randn(2, 6, DIM)), one_level()
+    alone = replace(asked, content=asked.content[:, :4], position=asked.position[:, :4], sights=())
     together, apart = (decoder(some, tokens, heads).layers for some in (asked, alone))
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one.boxes[:, :4], other.boxes, atol=1e-5, rtol=0)

@@ -7,7 +7,7 @@ from leandetr.errors import RecipeError
 from leandetr.models.decoders.dino import DinoDecoderConfig
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
-from leandetr.types import Group, Match, Queries
+from leandetr.types import Group, Match, Queries, Sight
 from tiny import DIM, blocks, canvas, stir
 
 SHAPES = ((4, 5), (2, 2))
@@ -27,10 +27,10 @@ def parts(layers=3, *, key_aware=False, shared=True):
     return decoder, heads
 
 
-def queries(count=4, hidden=None):
+def queries(count=4, sights=()):
     reference = torch.rand(2, count, 4) * 0.5 + 0.2
     group = Group("main", 0, count, Match())
-    return Queries(torch.randn(2, count, DIM), None, reference, hidden, (group,))
+    return Queries(torch.randn(2, count, DIM), None, reference, sights, (group,))
 
 
 @pytest.mark.parametrize("key_aware", [False, True])
@@ -54,10 +54,9 @@ def test_heads_that_move_nothing_leave_the_references(tokens):
 
 def test_hidden_queries_do_not_matter(tokens):
     decoder, heads = parts()
-    hidden = torch.zeros(6, 6, dtype=torch.bool)
-    hidden[:4, 4:] = True
-    asked = queries(6, hidden)
-    alone = Queries(asked.content[:, :4], None, asked.reference[:, :4], None, asked.groups)
+    sights = (Sight(4, 0, 4), Sight(2, 0, 6))
+    asked = queries(6, sights)
+    alone = Queries(asked.content[:, :4], None, asked.reference[:, :4], (), asked.groups)
     together, apart = (decoder(some, tokens, heads).layers for some in (asked, alone))
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one.boxes[:, :4], other.boxes, atol=1e-5, rtol=0)
@@ -66,7 +65,7 @@ def test_hidden_queries_do_not_matter(tokens):
 def test_order_of_queries_does_not_matter(tokens):
     decoder, heads = parts()
     asked, order = queries(), [2, 0, 3, 1]
-    shuffled = Queries(asked.content[:, order], None, asked.reference[:, order], None, asked.groups)
+    shuffled = Queries(asked.content[:, order], None, asked.reference[:, order], (), asked.groups)
     first, second = (decoder(some, tokens, heads).layers[-1] for some in (asked, shuffled))
     torch.testing.assert_close(second.boxes, first.boxes[:, order], atol=1e-5, rtol=0)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from leandetr.boxes import cxcywh_to_xyxy
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
+from leandetr.models.queries.base import hidden
 from leandetr.models.queries.denoising import Denoising, DenoisingConfig
 from leandetr.models.queries.mixed import MixedQueries
 from leandetr.types import Group, Known, Match, Queries, Target
@@ -21,7 +22,7 @@ TOKENS = canvas([blocks(1, 1, levels=1)], ((1, 1),))  # denoising does not look 
 
 def queries(images):
     content, reference = torch.zeros(images, MAIN, 8), torch.full((images, MAIN, 4), 0.5)
-    return Queries(content, None, reference, None, (Group("main", 0, MAIN, Match()),))
+    return Queries(content, None, reference, (), (Group("main", 0, MAIN, Match()),))
 
 
 def targets(*counts):
@@ -45,7 +46,7 @@ def grown(denoising, boxes):
     group = found.groups[-1]
     assert (group.name, group.start) == ("denoising", MAIN)
     assert group.stop == found.content.shape[1] == found.reference.shape[1]
-    return found.content[:, MAIN:], found.reference[:, MAIN:], group, found.hidden
+    return found.content[:, MAIN:], found.reference[:, MAIN:], group, hidden(found)
 
 
 def halves(group, fullest):
@@ -91,13 +92,13 @@ def test_positives_know_their_target_and_all_else_is_background(counts):
 
 @given(counts=counts)
 def test_copies_see_themselves_and_the_main_queries_only(counts):
-    _, _, group, hidden = grown(module(budget=6), targets(*counts))
+    _, _, group, unseen = grown(module(budget=6), targets(*counts))
     copy = torch.arange(group.stop - group.start) // (2 * max(counts))
-    assert hidden.shape == (group.stop, group.stop)
-    assert not hidden[:MAIN, :MAIN].any()  # main queries see each other
-    assert hidden[:MAIN, MAIN:].all()  # and no copy, which would tell them the answer
-    assert not hidden[MAIN:, :MAIN].any()
-    assert torch.equal(hidden[MAIN:, MAIN:], copy[:, None] != copy)
+    assert unseen.shape == (group.stop, group.stop)
+    assert not unseen[:MAIN, :MAIN].any()  # main queries see each other
+    assert unseen[:MAIN, MAIN:].all()  # and no copy, which would tell them the answer
+    assert not unseen[MAIN:, :MAIN].any()
+    assert torch.equal(unseen[MAIN:, MAIN:], copy[:, None] != copy)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +119,11 @@ def test_the_budget_is_counted_as_officially(budget, fullest, copies):
 
 
 def test_a_batch_without_boxes_grows_by_nothing():
-    content, _, group, hidden = grown(module(), targets(0, 0))
+    content, _, group, unseen = grown(module(), targets(0, 0))
     assert content.shape == (2, 0, 8)
     assert group.stop == group.start
     assert group.assign.repeat == 1
-    assert not hidden.any()
+    assert not unseen.any()
 
 
 def test_slots_of_images_with_fewer_boxes_hold_nothing():
@@ -177,6 +178,6 @@ def test_a_budget_of_nothing_is_refused():
 
 
 def test_queries_without_boxes_are_refused():
-    bare = Queries(torch.zeros(1, 2, 8), None, None, None, (Group("main", 0, 2, Match()),))
+    bare = Queries(torch.zeros(1, 2, 8), None, None, (), (Group("main", 0, 2, Match()),))
     with pytest.raises(RecipeError, match="type queries=mixed"):
         module()(bare, TOKENS, None, targets(1), SOURCE)

@@ -8,6 +8,7 @@ import torch
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
+from leandetr.models.queries.base import hidden
 from leandetr.models.queries.denoising import Denoising
 from leandetr.models.queries.hybrid import HybridConfig
 from leandetr.models.queries.mixed import MixedQueriesConfig
@@ -66,9 +67,9 @@ def test_spare_queries_come_behind_the_main_ones(tokens, head, config):
 def test_neither_group_sees_the_other(tokens, head, config):
     source = config.build(DIMS)
     main, _ = source(tokens, head)
-    hidden = hybrid()(main, tokens, head, BOXES, source).hidden
+    unseen = hidden(hybrid()(main, tokens, head, BOXES, source))
     group = torch.arange(COUNT + SPARE) >= COUNT
-    assert torch.equal(hidden, group[:, None] != group)
+    assert torch.equal(unseen, group[:, None] != group)
 
 
 @pytest.mark.parametrize("hybrid_first", [True, False])
@@ -82,19 +83,19 @@ def test_beside_denoising_every_group_keeps_to_itself(tokens, head, hybrid_first
         queries = part(queries, tokens, head, BOXES, source)
     spans = {group.name: slice(group.start, group.stop) for group in queries.groups}
     main, many, noised = (spans[name] for name in ("main", "one-to-many", "denoising"))
-    hidden = queries.hidden
-    assert hidden.shape == (queries.content.shape[1],) * 2
-    assert queries.reference.shape[1] == len(hidden)
+    unseen = hidden(queries)
+    assert unseen.shape == (queries.content.shape[1],) * 2
+    assert queries.reference.shape[1] == len(unseen)
     for group in spans.values():
-        assert not hidden[group, group].diagonal().any()
-    assert not hidden[main, main].any()
-    assert not hidden[many, many].any()
-    assert hidden[main, many].all()
-    assert hidden[many, main].all()
-    assert hidden[main, noised].all()
-    assert not hidden[noised, main].any()
-    assert hidden[many, noised].all()
-    assert hidden[noised, many].all()
+        assert not unseen[group, group].diagonal().any()
+    assert not unseen[main, main].any()
+    assert not unseen[many, many].any()
+    assert unseen[main, many].all()
+    assert unseen[many, main].all()
+    assert unseen[main, noised].all()
+    assert not unseen[noised, main].any()
+    assert unseen[many, noised].all()
+    assert unseen[noised, many].all()
 
 
 def test_denoising_beside_queries_with_positions_is_refused(tokens, head):

@@ -27,7 +27,7 @@ def test_positions_are_learned_and_content_starts_at_zero(tokens):
     assert not queries.content.any()
     assert all(torch.equal(position, source.position.weight) for position in queries.position)
     assert queries.reference is None
-    assert queries.hidden is None
+    assert queries.sights == ()
     (group,) = queries.groups
     assert (group.name, group.start, group.stop, group.assign) == ("main", 0, 5, Match())
 

@@ -42,7 +42,7 @@ def test_content_is_learned_and_goes_by_rank(tokens, head):
     for content in queries.content:
         assert torch.equal(content, source.content.weight)
     assert queries.position is None
-    assert queries.hidden is None
+    assert queries.sights == ()
 
 
 def test_no_gradient_flows_from_queries_into_proposals(tokens, head):

@@ -20,7 +20,7 @@ def source(count=5, spare=0):
 def test_every_image_is_asked_the_same():
     queries, proposed = source()(TOKENS, None)
     assert proposed is None
-    assert queries.hidden is None
+    assert queries.sights == ()
     assert queries.content.shape == queries.position.shape == (2, 5, DIM)
     assert queries.reference.shape == (2, 5, 2)
     for said in (queries.content, queries.position, queries.reference):

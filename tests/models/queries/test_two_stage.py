@@ -46,7 +46,7 @@ def test_the_best_tokens_ask_in_order(tokens, head, content, agnostic):
     best = scores.sort(dim=1, descending=True).indices[:, :5]
     torch.testing.assert_close(queries.reference, pick(proposed.boxes, best))
     assert queries.content.shape == queries.position.shape == (2, 5, DIM)
-    assert queries.hidden is None
+    assert queries.sights == ()
     (group,) = queries.groups
     assert (group.name, group.start, group.stop, group.assign) == ("main", 0, 5, Match())
 

@@ -3,7 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandetr import boxes as frames
@@ -14,7 +14,7 @@ from leandetr.nn.deform_attention import SampledAttention, sampled_attention
 from leandetr.nn.dropout import Dropout
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.registry import Registry
-from leandetr.types import Decoded, Look, Queries, Tokens
+from leandetr.types import Decoded, Look, Queries, Sight, Tokens
 
 decoders = Registry("decoder")
 
@@ -57,7 +57,7 @@ class SampledLayer(nn.Module):
         reference: Float[Tensor, "N Q L R"],
         *,
         tokens: Tokens,
-        hidden: Bool[Tensor, "Q Q"] | None,
+        sights: tuple[Sight, ...],
         watch: bool = False,
     ) -> tuple[Float[Tensor, "N Q C"], Look | None]:
         """Queries talk to each other, then look at the tokens around or inside their reference.
@@ -65,7 +65,7 @@ class SampledLayer(nn.Module):
         With `watch`, also where they looked.
         """
         asking = content + position
-        talk = self.self_attention(asking, asking, content, hidden=hidden)
+        talk = self.self_attention(asking, asking, content, sights=sights)
         content = self.self_norm(content + self.dropout(talk))
         asking = content + position
         scene = (tokens.features, tokens.shapes, tokens.padding)

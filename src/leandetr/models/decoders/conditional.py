@@ -7,7 +7,7 @@ their place with the place of tokens; what they have found so far scales the pla
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandetr import boxes as frames
@@ -15,12 +15,12 @@ from leandetr.errors import RecipeError
 from leandetr.models.decoders.base import decoders
 from leandetr.models.dims import Dims
 from leandetr.models.heads import PredictionHeads
-from leandetr.nn.attention import check_heads, mix, split_heads, visible
+from leandetr.nn.attention import check_heads, mix, mix_in_sight, split_heads, visible
 from leandetr.nn.feed_forward import MLP
 from leandetr.nn.position import sine_boxes
 from leandetr.nn.residual import PostNorm, start_evenly
 from leandetr.registry import a_share, at_least_one
-from leandetr.types import Decoded, Prediction, Queries, Tokens
+from leandetr.types import Decoded, Prediction, Queries, Sight, Tokens
 
 POINT_EPS = 1e-5
 """Clamp of the inverse sigmoid of references (Atten4Vis/ConditionalDETR:util/misc.py)."""
@@ -70,14 +70,16 @@ class SelfAttention(nn.Module):
         self,
         content: Float[Tensor, "N Q C"],
         position: Float[Tensor, "N Q C"],
-        hidden: Bool[Tensor, "Q Q"] | None,
+        sights: tuple[Sight, ...],
     ) -> Float[Tensor, "N Q C"]:
-        """`hidden[i, j]` is True where query i may not see query j."""
+        """The queries, having heard of those that each sees."""
         query = self.query_content(content) + self.query_position(position)
         key = self.key_content(content) + self.key_position(position)
-        parts = (split_heads(x, self.heads) for x in (query, key, self.value(content)))
+        asked, keys, values = (
+            split_heads(x, self.heads) for x in (query, key, self.value(content))
+        )
         dropout = self.dropout if self.training else 0.0
-        return self.output(mix(*parts, seen=visible(hidden, None), dropout=dropout))
+        return self.output(mix_in_sight(asked, keys, values, sights, dropout=dropout))
 
 
 class CrossAttention(nn.Module):
@@ -148,10 +150,10 @@ class ConditionalLayer(nn.Module):
         place: Float[Tensor, "N Q C"],
         *,
         tokens: Tokens,
-        hidden: Bool[Tensor, "Q Q"] | None,
+        sights: tuple[Sight, ...],
     ) -> Float[Tensor, "N Q C"]:
         """`position` is learned, `place` is the scaled embedding of the reference."""
-        content = self.talk(content, lambda x: self.self_attention(x, position, hidden))
+        content = self.talk(content, lambda x: self.self_attention(x, position, sights))
         content = self.look(content, lambda x: self.cross_attention(x, position, place, tokens))
         return self.refine(content, self.feed_forward)
 
@@ -192,7 +194,7 @@ class ConditionalDecoder(nn.Module):
         predictions = []
         for index, layer in enumerate(self.layers):
             place = embedded * self.scale(content) if index else embedded
-            content = layer(content, position, place, tokens=tokens, hidden=queries.hidden)
+            content = layer(content, position, place, tokens=tokens, sights=queries.sights)
             normed = self.norm(content)
             boxes = _around(reference, heads.shift(index, normed))
             predictions.append(Prediction(heads.logits(index, normed), boxes))

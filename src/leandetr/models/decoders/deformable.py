@@ -88,7 +88,7 @@ class DeformableDecoder(nn.Module):
         for index, layer in enumerate(self.layers):
             around = grid.on_levels(reference, tokens.valid_ratios)
             content, look = layer(
-                content, position, around, tokens=tokens, hidden=queries.hidden, watch=watch
+                content, position, around, tokens=tokens, sights=queries.sights, watch=watch
             )
             looks += [] if look is None else [look]
             shift = heads.shift(index, content)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from leandetr import boxes as frames
@@ -14,7 +14,7 @@ from leandetr.nn.attention import Attention
 from leandetr.nn.feed_forward import MLP
 from leandetr.nn.residual import PostNorm, PreNorm, Residual, start_evenly
 from leandetr.registry import a_share, at_least_one
-from leandetr.types import Decoded, Prediction, Queries, Tokens
+from leandetr.types import Decoded, Prediction, Queries, Sight, Tokens
 
 
 @decoders.register("detr")
@@ -65,13 +65,13 @@ class DetrLayer(nn.Module):
         position: Float[Tensor, "N Q C"],
         *,
         tokens: Tokens,
-        hidden: Bool[Tensor, "Q Q"] | None,
+        sights: tuple[Sight, ...],
     ) -> Float[Tensor, "N Q C"]:
         """Queries and keys carry their position, values do not; padded tokens are not asked."""
 
         def talk(x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
             asking = x + position
-            return self.self_attention(asking, asking, x, hidden=hidden)
+            return self.self_attention(asking, asking, x, sights=sights)
 
         def look(x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
             keys = tokens.features + tokens.position
@@ -103,7 +103,7 @@ class DetrDecoder(nn.Module):
             raise RecipeError("the detr decoder needs queries with positions; type queries=learned")
         content, predictions = queries.content, []
         for index, layer in enumerate(self.layers):
-            content = layer(content, queries.position, tokens=tokens, hidden=queries.hidden)
+            content = layer(content, queries.position, tokens=tokens, sights=queries.sights)
             normed = self.norm(content)
             boxes = frames.sigmoid(heads.shift(index, normed))
             predictions.append(Prediction(heads.logits(index, normed), boxes))

@@ -76,7 +76,7 @@ class DinoDecoder(nn.Module):
             boxes = grid.on_levels(reference, tokens.valid_ratios)
             position = self.embed_boxes(sine_boxes(boxes[:, :, 0], content.shape[-1] // 2))
             content, look = layer(
-                content, position, boxes, tokens=tokens, hidden=queries.hidden, watch=watch
+                content, position, boxes, tokens=tokens, sights=queries.sights, watch=watch
             )
             looks += [] if look is None else [look]
             normed = self.norm(content)

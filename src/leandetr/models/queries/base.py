@@ -11,7 +11,7 @@ from torch import Tensor
 from leandetr.errors import RecipeError
 from leandetr.models.heads import ProposalHead
 from leandetr.registry import Registry
-from leandetr.types import Group, Proposed, Queries, Target, Tokens
+from leandetr.types import Group, Proposed, Queries, Sight, Target, Tokens
 
 sources = Registry("queries")
 groups = Registry("training group")
@@ -76,32 +76,32 @@ def check_spare(rows: int, count: int) -> int:
     return rows
 
 
-def apart(queries: Queries, count: int) -> Bool[Tensor, "Q Q"]:
-    """Who may not see whom when `count` queries come behind and neither side sees the other."""
-    start = queries.content.shape[1]
-    stop = start + count
-    hidden = torch.zeros(stop, stop, dtype=torch.bool, device=queries.content.device)
-    if queries.hidden is not None:
-        hidden[:start, :start] = queries.hidden
-    hidden[:start, start:] = True
-    hidden[start:, :start] = True
-    return hidden
+def hidden(queries: Queries) -> Bool[Tensor, "Q Q"]:
+    """Who is hidden from whom: `[i, j]` is True where query i does not see query j."""
+    count = queries.content.shape[1]
+    matrix = torch.ones(count, count, dtype=torch.bool, device=queries.content.device)
+    row = 0
+    for sight in queries.sights or (Sight(count, 0, count),):
+        seen = matrix[row : row + sight.rows, sight.start : sight.stop]
+        seen.copy_(torch.zeros_like(seen) if sight.hidden is None else sight.hidden)
+        row += sight.rows
+    return matrix
 
 
-def joined(
-    queries: Queries, more: Queries, group: Group, *, hidden: Bool[Tensor, "Q Q"]
-) -> Queries:
-    """The queries with `more` behind them as one `group`; `hidden` is of all of them.
+def joined(queries: Queries, more: Queries, group: Group, sight: Sight) -> Queries:
+    """The queries with `more` behind them as one `group` that has a `sight` of its own.
 
-    Raises `RecipeError` where only one side has positions or references, or of another width.
+    Those before do not see the group: they are to answer as they will without it. Raises
+    `RecipeError` where only one side has positions or references, or of another width.
     """
+    before = queries.content.shape[1]
     content = torch.cat((queries.content, more.content.to(queries.content.dtype)), dim=1)
     return replace(
         queries,
         content=content,
         position=_end_to_end(queries.position, more.position, group.name),
         reference=_end_to_end(queries.reference, more.reference, group.name),
-        hidden=hidden,
+        sights=(*(queries.sights or (Sight(before, 0, before),)), sight),
         groups=(*queries.groups, group),
     )
 

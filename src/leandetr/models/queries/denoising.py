@@ -16,9 +16,9 @@ from leandetr import boxes as frames
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
-from leandetr.models.queries.base import QuerySource, apart, groups, joined
+from leandetr.models.queries.base import QuerySource, groups, joined
 from leandetr.registry import a_share
-from leandetr.types import Group, Known, Queries, Target, Tokens
+from leandetr.types import Group, Known, Queries, Sight, Target, Tokens
 
 BOX_EPS = 1e-3
 """Clamp of the inverse sigmoid of noised boxes (IDEA-Research/DINO:util/misc.py)."""
@@ -135,8 +135,8 @@ class Denoising(nn.Module):
         reference = (noised * copies.used[..., None]).sigmoid()
         start = queries.content.shape[1]
         group = Group("denoising", start, start + copies.slots, copies.assignment(places))
-        more = Queries(content, None, reference, None, ())
-        return joined(queries, more, group, hidden=_hide(queries, copies))
+        more = Queries(content, None, reference, (), ())
+        return joined(queries, more, group, _sight(queries, copies))
 
     def _copies(self, targets: Sequence[Target]) -> int:
         """How many noised copies of the targets; see `BUDGET_FROM`."""
@@ -214,10 +214,12 @@ def _some(target: Target) -> Int[Tensor, " _"]:
     return torch.randperm(count, device=device)[:MOST]
 
 
-def _hide(queries: Queries, copies: Copies) -> Bool[Tensor, "Q Q"]:
-    """Nobody sees a copy but itself; a copy sees the main queries, and no other group."""
+def _sight(queries: Queries, copies: Copies) -> Sight:
+    """A copy sees itself and the main queries, and no other group."""
     main, start = queries.groups[0].stop, queries.content.shape[1]
-    hidden = apart(queries, copies.slots)
-    hidden[start:, :main] = False
-    hidden[start:, start:] = copies.copy[:, None] != copies.copy
-    return hidden
+    hidden = torch.ones(
+        copies.slots, start + copies.slots, dtype=torch.bool, device=copies.copy.device
+    )
+    hidden[:, :main] = False
+    hidden[:, start:] = copies.copy[:, None] != copies.copy
+    return Sight(copies.slots, 0, start + copies.slots, hidden)

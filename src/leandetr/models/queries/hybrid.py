@@ -8,8 +8,8 @@ from torch import nn
 from leandetr.errors import RecipeError
 from leandetr.models.dims import Dims
 from leandetr.models.heads import ProposalHead
-from leandetr.models.queries.base import QuerySource, apart, groups, joined
-from leandetr.types import Group, Match, Queries, Target, Tokens
+from leandetr.models.queries.base import QuerySource, groups, joined
+from leandetr.types import Group, Match, Queries, Sight, Target, Tokens
 
 
 @groups.register("hybrid")
@@ -52,4 +52,4 @@ class Hybrid(nn.Module):
         more = source.spare(tokens, proposals)
         start, count = queries.content.shape[1], more.content.shape[1]
         group = Group("one-to-many", start, start + count, Match(self.repeat), self.weight)
-        return joined(queries, more, group, hidden=apart(queries, count))
+        return joined(queries, more, group, Sight(count, start, start + count))

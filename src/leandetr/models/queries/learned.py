@@ -49,4 +49,4 @@ class LearnedQueries(nn.Module):
     def _queries(self, tokens: Tokens, start: int, stop: int) -> Queries:
         position = self.position.weight[start:stop].expand(tokens.features.shape[0], -1, -1)
         group = Group(MAIN, 0, stop - start, Match())
-        return Queries(torch.zeros_like(position), position, None, None, (group,))
+        return Queries(torch.zeros_like(position), position, None, (), (group,))

@@ -73,4 +73,4 @@ class MixedQueries(nn.Module):
         count = chosen.boxes.shape[1]
         content = self.content.weight[start : start + count].expand(len(chosen.boxes), -1, -1)
         group = Group(MAIN, 0, count, Match())
-        return Queries(content, None, chosen.boxes.detach(), None, (group,))
+        return Queries(content, None, chosen.boxes.detach(), (), (group,))

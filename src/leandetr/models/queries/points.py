@@ -60,4 +60,4 @@ class PointQueries(nn.Module):
         position, content = rows.expand(images, -1, -1).chunk(2, dim=-1)
         reference = frames.sigmoid(self.point(position))
         group = Group(MAIN, 0, content.shape[1], Match())
-        return Queries(content, position, reference, None, (group,))
+        return Queries(content, position, reference, (), (group,))

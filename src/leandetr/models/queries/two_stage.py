@@ -171,4 +171,4 @@ class TwoStageQueries(nn.Module):
         chosen = Ranked(ranked, grid.pick(proposed.boxes.detach(), ranked), start)
         content, position = self.describe(chosen, tokens)
         group = Group(MAIN, 0, content.shape[1], Match())
-        return Queries(content, position, chosen.boxes, None, (group,))
+        return Queries(content, position, chosen.boxes, (), (group,))
