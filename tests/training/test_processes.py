@@ -5,16 +5,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import DistributedType
 from safetensors.torch import load_file
 
+from leandetr.errors import TrainingError
 from leandetr.models.backbones.resnet import ResNetConfig
 from leandetr.models.decoders.deformable import DeformableDecoderConfig
 from leandetr.models.queries.two_stage import TwoStageQueriesConfig
 from leandetr.recipes.codec import dump_yaml
 from leandetr.recipes.recipe import Recipe
+from leandetr.training.build import build_accelerator
 from leandetr.training.criterion import average_boxes
 from leandetr.training.run import train
 from leandetr.types import Target
@@ -97,3 +101,10 @@ def test_boxes_are_averaged_over_processes(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count.add_(8))
     assert average_boxes(targets) == 5.5
+
+
+def test_a_model_split_over_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sharded = SimpleNamespace(distributed_type=DistributedType.FSDP)
+    monkeypatch.setattr("accelerate.Accelerator", lambda **options: sharded)
+    with pytest.raises(TrainingError, match=r"set up for FSDP; start with torchrun.*recompute"):
+        build_accelerator()

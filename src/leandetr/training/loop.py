@@ -217,9 +217,12 @@ class Loop:
         steps = math.ceil(len(self.batches) / self.parts.arithmetic.accumulate)
         if self._skipped.total() >= max(steps, 1) and not self._searched:
             reason, _ = self._skipped.most_common(1)[0]
+            coarse = self.parts.arithmetic.precision != "fp32"
             raise TrainingError(
                 f"every step of epoch {self.position.epoch + 1} was skipped because {reason}; "
-                "lower the learning rate (train.lr) or train with train.precision=fp32"
+                "lower the learning rate (--set train.lr=...)"
+                + " or train with --set train.precision=fp32"
+                * coarse
             )
 
     def _open_record(self) -> Record:
