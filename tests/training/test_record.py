@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from leandetr.evaluation.coco import CocoScores
 from leandetr.training.criterion import Losses, LossTerm
-from leandetr.training.record import Means, Record, Row, build_row
+from leandetr.training.record import Means, Record, Row, _draw, build_row
 
 TERMS = {"total": 9.0, "labels/main/0": 5.0, "labels/main/1": 2.0, "boxes/main/1": 1.0}
 
@@ -55,6 +56,20 @@ def test_every_row_is_on_disk_at_once_with_curves_and_board(tmp_path: Path) -> N
     assert [line["ap"] for line in lines(tmp_path)] == ["0.1", ""]
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_curves_are_whole_or_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"before")
+
+    def stops(self: Figure, file: Path, **how: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError
+
+    monkeypatch.setattr(Figure, "savefig", stops)
+    with pytest.raises(OSError):  # noqa: PT011
+        _draw([], path)
+    assert path.read_bytes() == b"before"
 
 
 def test_going_on_drops_later_rows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from leandetr.files import write_text
+from leandetr.files import whole, write_text
 from leandetr.training.criterion import Losses
 from leandetr.training.trackers import Trackers, open_trackers
 
@@ -196,5 +196,6 @@ def _draw(rows: Sequence[Row], path: Path) -> bool:
     right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     return True
