@@ -83,6 +83,15 @@ def test_most_detections_and_first_images(data: DetectionData) -> None:
     assert sum(one.boxes for one in scores.classes) == 2
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_is_one_sentence(data: DetectionData, workers: int) -> None:
+    data.samples[3].path.write_bytes(b"no picture")
+    with pytest.raises(DataError) as error:
+        detect(Scripted(answer, names=("cell", "ring")), data, workers=workers)
+    assert "3.png" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_classes_are_matched_by_name(data: DetectionData) -> None:
     assert category_of(Scripted(answer, ["cell", "star", "ring"]), data) == {0: 40, 2: 30}
     with pytest.raises(DataError) as caught:

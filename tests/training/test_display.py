@@ -1,5 +1,6 @@
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_time_left_follows_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clock.left(moment(batch=1)) == 3 * 29
     now[0] += 1
     assert clock.left(moment(batch=2)) == 2 * 28
+    assert clock.left(replace(moment(batch=2), most=20.0)) == 20
 
 
 def test_lines_come_now_and_then(

@@ -46,7 +46,7 @@ def kill_the_worker(made: Batches) -> None:
 
 def test_a_worker_that_is_gone_is_told_with_the_way_out(pictures: Path) -> None:
     gone = r"DataLoader worker .*\. They often .*workers=0.*--resume"
-    with pytest.raises(TrainingError, match=gone), workers_told():
+    with pytest.raises(DataError, match=gone), workers_told():
         kill_the_worker(batches(pictures))
 
 

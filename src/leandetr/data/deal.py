@@ -58,18 +58,20 @@ def shared(count: int, weights: Mapping[str, float | int], least: int = 0) -> di
 
 def _groups(data: DetectionData) -> list[list[int]]:
     """Images that have to stay together."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     paths = [sample.path for sample in data.samples]
-    group = list(range(len(paths)))
     together = same_bytes(paths)
     made: dict[str, list[int]] = {}
     for index, path in enumerate(paths):
         if (name := origin(path)) is not None:
             made.setdefault(name, []).append(index)
-    for members in (*together, *made.values()):
-        joined = {group[index] for index in members}
-        group = [min(joined) if one in joined else one for one in group]
+    bonds = [(first, one) for first, *rest in (*together, *made.values()) for one in rest]
+    ends = np.array(bonds, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(bonds)), (ends[0], ends[1])), shape=(len(paths), len(paths)))
     found: dict[int, list[int]] = {}
-    for index, one in enumerate(group):
+    for index, one in enumerate(connected_components(graph, directed=False)[1].tolist()):
         found.setdefault(one, []).append(index)
     return list(found.values())
 

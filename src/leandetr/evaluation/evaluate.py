@@ -18,6 +18,7 @@ from leandetr.boxes import xyxy_to_xywh
 from leandetr.data.dataset import DetectionData, to_coco
 from leandetr.data.loader import DetectionSet, collate
 from leandetr.data.sources import Given, load_data
+from leandetr.data.workers import reading_told
 from leandetr.errors import DataError
 from leandetr.evaluation.coco import CocoScores, score
 from leandetr.files import refuse_existing, write_json, write_text
@@ -86,7 +87,8 @@ def detect(
     """What `model` finds on every image, as COCO results with the image and class ids of `data`.
 
     Boxes are xywh in pixels of the original image, not clipped; results are in the order of `data`.
-    Images of one shape share a batch: without padding, `batch` changes no score.
+    Images of one shape share a batch: without padding, `batch` changes no score. Raises `DataError`
+    naming the file for one that cannot be read.
     """
     from rich.console import Console
     from rich.progress import track
@@ -100,9 +102,10 @@ def detect(
     steps = track(
         loader, "evaluating", console=Console(stderr=True), disable=not progress, transient=True
     )
-    for one in steps:
-        found = model.detect(one.images.to(device), one.sizes)
-        results += coco_results(found, one.image_ids, categories, max_detections)
+    with reading_told("add --workers 0, or fewer than there are"):
+        for one in steps:
+            found = model.detect(one.images.to(device), one.sizes)
+            results += coco_results(found, one.image_ids, categories, max_detections)
     order = {sample.image_id: place for place, sample in enumerate(data.samples)}
     return sorted(results, key=lambda result: order[result["image_id"]])
 

@@ -18,7 +18,10 @@ QUIET_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run is: `epoch` of `epochs` and `batch` of `batches`, both from 1."""
+    """Where a run is: `epoch` of `epochs` and `batch` of `batches`, both from 1.
+
+    `most` is how many seconds it may still take, if it was given a time.
+    """
 
     epoch: int
     epochs: int
@@ -26,6 +29,7 @@ class Moment:
     batches: int
     loss: float
     ap: float | None  # of the last validation, in 0..1
+    most: float = math.inf
 
     @property
     def done(self) -> int:
@@ -58,11 +62,11 @@ class Clock:
         self._first: int | None = None
 
     def left(self, moment: Moment) -> float:
-        """Seconds left, validations counted in; NaN until the pace is known."""
+        """Seconds left at the pace so far, validations counted in, or the time that is given."""
         if self._first is None:
             self._first = moment.done - 1
         pace = (time.monotonic() - self._started) / (moment.done - self._first)
-        return pace * (moment.epochs * moment.batches - moment.done)
+        return min(pace * (moment.epochs * moment.batches - moment.done), moment.most)
 
 
 class Lines:

@@ -240,7 +240,12 @@ class Loop:
             batches=len(self.batches),
             loss=loss,
             ap=self._ap,
+            most=self._seconds_given - (time.monotonic() - self._began),
         )
+
+    @property
+    def _seconds_given(self) -> float:
+        return math.inf if self.limits.minutes is None else 60 * self.limits.minutes
 
     def _how_to_resume(self) -> str:
         stopped = f"stopped in epoch {self.position.epoch + 1} after step {self.position.step}"
@@ -253,8 +258,8 @@ class Loop:
 
     def _look(self, interrupt: Interrupt) -> None:
         """Note, on every process alike, whether to stop or to save."""
-        now, limit = time.monotonic(), self.limits.minutes
-        late = limit is not None and now - self._began >= 60 * limit
+        now = time.monotonic()
+        late = now - self._began >= self._seconds_given
         due = now - self._saved >= 60 * self.limits.save_minutes
         over = self._why_over is not None  # only the first process knows
         self._asked, self._late, self._due, self._over = anywhere(
