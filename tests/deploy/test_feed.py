@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from leandetr.deploy import feed
-from leandetr.deploy.feed import Read, Reader, Ready, chunks, read_ahead
+from leandetr.deploy.feed import Read, Reader, Ready, chunks, read_ahead, read_in_turns
 from leandetr.deploy.predict import PredictOptions, predict
 from leandetr.images import Preprocess, read_image, resize
 from leandetr.models.detector import Detector
@@ -80,6 +80,40 @@ def test_no_more_is_read_ahead_than_memory_allows(
                 assert read.started <= index + 1 + ahead
     assert seen == FILES
     assert read.started == 30
+
+
+@pytest.mark.parametrize(("side", "first", "later"), [(1, 6, 6), (4000, 6, 3), (20_000, 6, 1)])
+def test_files_read_in_turns_are_read_together_and_in_order(
+    monkeypatch: pytest.MonkeyPatch, side: int, first: int, later: int
+) -> None:
+    counting = Counting(side)
+    monkeypatch.setattr(Reader, "read", lambda _, path: counting(path))
+    with ThreadPoolExecutor(3) as pool:
+        found = []
+        for one in read_in_turns(pool, FILES, READER, 6):
+            found.append(one.path)
+            given = len(found)
+            groups = 0 if given <= first else -(-(given - first) // later)
+            assert counting.started == min(first + groups * later, len(FILES))
+    assert found == FILES
+
+
+def test_the_model_shares_no_processor_with_readers_where_it_takes_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write(tmp_path, [(40, 20)] * 3)
+    used = []
+    for name in ("read_ahead", "read_in_turns"):
+        plain = getattr(feed, name)
+        monkeypatch.setattr(
+            f"leandetr.deploy.predict.{name}",
+            lambda *given, plain=plain, name=name: used.append(name) or plain(*given),
+        )
+    monkeypatch.setattr("os.cpu_count", lambda: torch.get_num_threads())
+    predict(tiny_model(), [tmp_path], tmp_path / "all", PredictOptions(pictures=False))
+    monkeypatch.setattr("os.cpu_count", lambda: torch.get_num_threads() + 1)
+    predict(tiny_model(), [tmp_path], tmp_path / "some", PredictOptions(pictures=False))
+    assert used == ["read_in_turns", "read_ahead"]
 
 
 def test_whoever_stops_early_leaves_nothing_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

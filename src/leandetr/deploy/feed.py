@@ -1,4 +1,4 @@
-"""Files become pictures of network size, read by threads ahead of the model.
+"""Files become pictures of network size, read by threads ahead of the model or in turns with it.
 
 Memory is bounded, however many files there are and however large: reading waits while
 `AHEAD_PIXELS` are ahead.
@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from jaxtyping import UInt8
@@ -83,6 +84,22 @@ def read_ahead(
     finally:
         for one in waiting:  # whoever asked was interrupted
             one.cancel()
+
+
+def read_in_turns(
+    pool: ThreadPoolExecutor, files: Iterable[Path], reader: Reader, most: int
+) -> Iterator[Read]:
+    """Every file in order, up to `most` read together before the first of them is given away.
+
+    For a model that works on all processors: threads that read beside it would disturb its own.
+    """
+    waiting = iter(files)
+    pixels = pictures = 0
+    while group := list(islice(waiting, _room(pixels, pictures, most))):
+        for one in list(pool.map(reader.read, group)):
+            if one.ready is not None:
+                pixels, pictures = pixels + _area(one.ready), pictures + 1
+            yield one
 
 
 def _room(pixels: int, pictures: int, most: int) -> int:

@@ -1,9 +1,10 @@
 """Detect in files and folders, as many as there are: JSON, and pictures with boxes.
 
-A file that cannot be read is noted and passed over. Files are read ahead and pictures drawn by a
-few threads; never more than a few batches are in memory. What is found in a picture does not
-depend on its neighbours: batches hold pictures of one shape. Results are written in the order of
-the files, as they come, so an interrupted run keeps what it had.
+A file that cannot be read is noted and passed over. Files are read and pictures drawn by a few
+threads, ahead of a model that leaves processors free and in turns with one that does not; never
+more than a few batches are in memory. What is found in a picture does not depend on its
+neighbours: batches hold pictures of one shape. Results are written in the order of the files, as
+they come, so an interrupted run keeps what it had.
 """
 
 import os
@@ -15,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from leandetr.boxes import xyxy_to_xywh
 from leandetr.deploy.draw import draw
-from leandetr.deploy.feed import AHEAD_PIXELS, Reader, chunks, plain, read_ahead
+from leandetr.deploy.feed import AHEAD_PIXELS, Reader, chunks, plain, read_ahead, read_in_turns
 from leandetr.deploy.look import Looked, Looker
 from leandetr.errors import ImageError
 from leandetr.files import JsonArray, refuse_existing, whole
@@ -175,10 +177,17 @@ def _look(
     """Every file in order, with what was detected in it."""
     most = CHUNK * options.batch
     reader = Reader(model.preprocess, options.max_pixels, whole=options.pictures)
+    read = read_in_turns if _is_everywhere(model) else read_ahead
     first = 1
-    for chunk in chunks(read_ahead(pool, files, reader, most), most):
+    for chunk in chunks(read(pool, files, reader, most), most):
         yield from looker.look(chunk, first)
         first += len(chunk)
+
+
+def _is_everywhere(model: Detector) -> bool:
+    """Whether the model works on all processors, so that none is free beside it."""
+    processors = os.cpu_count() or 1
+    return next(model.parameters()).device.type == "cpu" and torch.get_num_threads() >= processors
 
 
 def _results(model: Detector, one: Looked) -> list[dict[str, Any]]:
