@@ -7,13 +7,13 @@
     python -m benchmarks.models --peak               # instead: shares of the machine's best
     python -m benchmarks.models --write docs/benchmarks.md
 
-Both backends run in turns with the same weights, one model in memory at a time; each figure is the
-shortest of its rounds, which other work on the machine disturbs least. Weights and images are
-random: they do not change the time.
+Models and backends run in turns, both backends with the same weights; each figure is the shortest
+of its rounds, which other work on the machine disturbs least. Weights and images are random: they
+do not change the time.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -79,21 +79,27 @@ VARIANTS: dict[str, Variant] = {
 
 
 @torch.inference_mode()
-def forward_times(name: str, size: tuple[int, int], rounds: int) -> dict[str, Times]:
-    """The shortest time of each part of a model, by variant."""
+def forward_times(
+    names: Sequence[str], size: tuple[int, int], rounds: int
+) -> dict[str, dict[str, Times]]:
+    """The shortest time of each part of each model, by variant.
+
+    In every round all models take their turn in a variant before the next one: a machine whose pace
+    changes slows models that are held against each other alike.
+    """
     images, small = blank(1, *size), blank(1, 64, 96)
-    base = leandetr.create_model(name).eval()
-    models = {variant: make(base) for variant, make in VARIANTS.items()}
-    models["kernels"] = models["reference"]
+    bases = {name: leandetr.create_model(name).eval() for name in names}
+    models = {(v, n): make(base) for v, make in VARIANTS.items() for n, base in bases.items()}
     clocks = {id(model): Stopwatch(model) for model in models.values()}
-    best: dict[str, Times] = {variant: {} for variant in VARIANTS}
+    best: dict[str, dict[str, Times]] = {name: {v: {} for v in VARIANTS} for name in names}
     for _ in range(rounds):
-        for variant, model in models.items():
+        for (variant, name), model in models.items():
             with use_backend("reference" if variant == "reference" else "operator"):
                 model(small)
                 model(images)
+            found = best[name][variant]
             for part, spent in clocks[id(model)].spent.items():
-                best[variant][part] = min(best[variant].get(part, spent), spent)
+                found[part] = min(found.get(part, spent), spent)
     return best
 
 
@@ -142,7 +148,7 @@ def part_table(times: dict[str, dict[str, Times]]) -> str:
 
 def report(size: tuple[int, int], options: argparse.Namespace) -> str:
     """Everything asked for, as Markdown."""
-    times = {name: forward_times(name, size, options.rounds) for name in options.models or MODELS}
+    times = forward_times(options.models or MODELS, size, options.rounds)
     return (
         f"Measured by `python -m benchmarks.models` on {describe()}; float32, {unit()}, shortest "
         f"of {options.rounds} rounds.\n\n"
