@@ -16,8 +16,7 @@ from leandetr.models import optimise_parts as parts
 from leandetr.models.necks import CellWaves
 from leandetr.models.optimise_check import TOLERANCES, agreement, check_agreement
 from leandetr.models.optimise_folding import fold_norms
-from leandetr.models.optimise_parts import ROWS, TABLES, FeedForwardInRows, RememberedWaves, affine
-from leandetr.nn.feed_forward import FeedForward
+from leandetr.models.optimise_parts import TABLES, RememberedWaves
 from tiny import batch, family, single_level, targets, tiny_model
 
 KINDS = [*family(with_switches=False), *single_level()]
@@ -157,31 +156,6 @@ def test_what_only_looks_like_a_norm_after_a_convolution_stays(block):
     before = block(x)
     assert fold_norms(nn.ModuleList([block])) == 0
     torch.testing.assert_close(block(x), before, atol=0, rtol=0)
-
-
-def test_rows_may_end_anywhere():
-    torch.manual_seed(0)
-    block = FeedForward(8, 16).eval()
-    x = torch.randn(2, ROWS + 3, 16)[..., ::2]
-    with torch.inference_mode():
-        torch.testing.assert_close(FeedForwardInRows(block)(x), block(x), atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("then", ["none", "relu"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_product_with_its_bias_is_what_it_was(monkeypatch, dtype, then):
-    torch.manual_seed(0)
-    linear, x = nn.Linear(6, 5).to(dtype), torch.randn(2, 3, 6, dtype=dtype)
-    exact = nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double())
-    exact = exact.relu() if then == "relu" else exact
-    with torch.no_grad():
-        fused = affine(x, linear, then)
-        monkeypatch.setattr(parts, "multiplies_bfloat16", lambda: False)
-        plain = affine(x, linear, then)
-    near = 1e-6 if dtype == torch.float32 else 2e-2
-    for answer in (fused, plain):
-        assert answer.dtype == dtype
-        torch.testing.assert_close(answer.double(), exact, atol=near, rtol=near)
 
 
 def test_position_tables_are_kept_for_maps_without_padding():

@@ -1,8 +1,8 @@
 """A detector made fast for inference: the same answers within a tolerance, and no training.
 
 What changes (docs/fast.md has the measurements): batch norms are folded into convolutions, the
-backbone works channels last, feed-forward blocks go through the cache in rows, position tables of
-unpadded images are kept, and with bfloat16 all large products run on the processor's matrix units.
+backbone works channels last, position tables of unpadded images are kept, and with bfloat16 all
+large products run on the processor's matrix units.
 Coordinates, boxes and scores stay in single precision.
 """
 
@@ -21,12 +21,10 @@ from leandetr.models.optimise_parts import (
     AnyNorm,
     BackboneIn,
     DecoderIn,
-    FeedForwardInRows,
     RememberedWaves,
     exchange,
-    multiplies_bfloat16,
 )
-from leandetr.nn.feed_forward import FeedForward
+from leandetr.nn.affine import multiplies_bfloat16
 from leandetr.nn.scoring import TokenScorer
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -58,7 +56,6 @@ def optimise(
         )
     fold_norms(fast.get_submodule("backbone"))
     if not compile:
-        exchange(fast, FeedForward, FeedForwardInRows)  # pyright: ignore[reportArgumentType]
         exchange(fast, CellWaves, RememberedWaves)  # pyright: ignore[reportArgumentType]
     if dtype != torch.float32:
         _lower(fast, dtype)

@@ -1,6 +1,5 @@
 """What an optimised model has in place of parts of the model it was made from."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,13 +11,9 @@ from torch import Tensor, nn
 from leandetr.models.decoders import Decoder
 from leandetr.models.heads import PredictionHeads
 from leandetr.models.necks import CellWaves
-from leandetr.nn.feed_forward import FeedForward
+from leandetr.nn.affine import affine
 from leandetr.nn.grid import may_be_padded
 from leandetr.types import Decoded, FeatureMaps, Images, Queries, Tokens
-
-ROWS = 2048
-"""Tokens that go through a feed-forward block together: what is inside it stays in the cache."""
-
 
 TABLES = 8
 """Position tables kept: those of two image sizes at four levels."""
@@ -34,7 +29,7 @@ class AnyLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Project the input."""
-        return affine(x.to(self.weight.dtype), self)
+        return affine(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 class AnyNorm(nn.Module):
@@ -50,48 +45,6 @@ class AnyNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         """Norm each token by itself."""
         return F.layer_norm(x.to(self.weight.dtype), self.shape, self.weight, self.bias, self.eps)
-
-
-class FeedForwardInRows(nn.Module):
-    """What `FeedForward` computes, `ROWS` tokens at a time."""
-
-    def __init__(self, block: FeedForward) -> None:
-        super().__init__()
-        self.linear1 = block.linear1
-        self.linear2 = block.linear2
-        self.norm = block.norm
-
-    def forward(self, x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
-        """Refine each token by itself."""
-        refined = torch.empty_like(x)
-        for rows, place in zip(x.split(ROWS, dim=1), refined.split(ROWS, dim=1), strict=True):
-            inner = affine(rows.to(self.linear1.weight.dtype), self.linear1, "relu")
-            place.copy_(self.norm(self.linear2(inner).add_(rows)))
-        return refined
-
-
-@functools.cache
-def multiplies_bfloat16() -> bool:
-    """Whether oneDNN multiplies matrices of bfloat16 on this processor; it refuses otherwise."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def affine(
-    x: Float[Tensor, "*B I"], linear: "nn.Linear | AnyLinear", then: str = "none"
-) -> Float[Tensor, "*B O"]:
-    """What a linear layer makes of x; `then` is "none" or "relu".
-
-    On a processor in bfloat16, product, bias and ReLU are one operator of oneDNN: plain PyTorch
-    writes the bias first and reads the product again, which takes up to twice as long. That
-    operator belongs to PyTorch's own compiler and may go; then the plain way is left.
-    """
-    weight, bias = linear.weight, linear.bias
-    fused = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    low = x.dtype == torch.bfloat16 and x.device.type == "cpu" and multiplies_bfloat16()
-    if fused is None or not low or torch.compiler.is_compiling():
-        product = F.linear(x, weight, bias)
-        return F.relu(product, inplace=True) if then == "relu" else product
-    return fused(x, weight, bias, then, [], "")
 
 
 class RememberedWaves(nn.Module):

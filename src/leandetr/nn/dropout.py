@@ -25,14 +25,18 @@ class Dropout(nn.Module):
         return drop(x, self.p, self.training)
 
 
-def drop(x: Float[Tensor, "*B"], share: float, training: bool) -> Float[Tensor, "*B"]:
+def drop(
+    x: Float[Tensor, "*B"], share: float, training: bool, *, dice: torch.Generator | None = None
+) -> Float[Tensor, "*B"]:
     """Zero a random `share` of the elements and scale the others up, where `training`.
 
-    Drawn from PyTorch's generator of the device, other numbers than `F.dropout` draws.
+    Drawn from PyTorch's generator of the device, other numbers than `F.dropout` draws; on a CPU
+    from `dice`, where they are given.
     """
     if not training or share == 0.0 or share == 1.0 or x.device.type != "cpu":
         return F.dropout(x, share, training)
-    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    dice = draws.view(torch.int16)[: x.numel()].view(x.shape)
-    kept = (dice >= round(share * SIDES) - SIDES // 2).to(x.dtype)
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+    draws.random_(-(2**63), None, generator=dice)
+    thrown = draws.view(torch.int16)[: x.numel()].view(x.shape)
+    kept = (thrown >= round(share * SIDES) - SIDES // 2).to(x.dtype)
     return x * kept.mul_(1 / (1 - share))

@@ -4,11 +4,16 @@ Both work on rows, N and Q in one axis: a linear layer's product of more axes is
 autograd pays for a ReLU written over a view with three copies on the way back.
 """
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leandetr.nn.affine import affine
 from leandetr.nn.dropout import Dropout, drop
+from leandetr.nn.in_rows import Layer, in_rows, two_layers
 
 
 class MLP(nn.Module):
@@ -47,5 +52,30 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
         """Refine each token by itself."""
-        inner = self.dropout(F.relu(self.linear1(x.flatten(0, 1)), inplace=True))
-        return self.norm(x + self.dropout(self.linear2(inner)).view_as(x))
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            inner = self.dropout(F.relu(self.linear1(x.flatten(0, 1)), inplace=True))
+            return self._add(x, self.linear2(inner).view_as(x))
+        rows = x.flatten(0, 1)
+        if self._learns(x) or (self.training and self.dropout.p):
+            first, second = _layer(self.linear1), _layer(self.linear2)
+            share = self.dropout.p if self.training else 0.0
+            return self._add(x, two_layers(rows, first, second, dropout=share).view_as(x))
+        return in_rows(self._refine, rows, self.norm.weight).view_as(x)
+
+    def _learns(self, x: Float[Tensor, "N Q C"]) -> bool:
+        """Whether anything here is to have a gradient."""
+        return torch.is_grad_enabled() and any(y.requires_grad for y in (x, *self.parameters()))
+
+    def _refine(self, rows: Float[Tensor, "R C"]) -> Float[Tensor, "R C"]:
+        """Some rows in prediction, which may be more precise than the layers."""
+        inner = affine(rows.to(self.linear1.weight.dtype), *_layer(self.linear1), "relu")
+        return self.norm(rows + affine(inner, *_layer(self.linear2)))
+
+    def _add(
+        self, x: Float[Tensor, "N Q C"], found: Float[Tensor, "N Q C"]
+    ) -> Float[Tensor, "N Q C"]:
+        return self.norm(x + self.dropout(found))
+
+
+def _layer(linear: Any) -> Layer:
+    return linear.weight, linear.bias

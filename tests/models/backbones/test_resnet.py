@@ -92,8 +92,8 @@ def test_a_frozen_norm_goes_into_the_weights_in_training_and_changes_nothing():
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
     assert not any("BatchNorm" in name for name in graph(joined[-1]))
     conv = backbone.layer4[0].conv1
-    numeric = slope(lambda: backbone(images).maps[-1].square().mean(), conv.weight)
     joined[-1].square().mean().backward()
+    numeric = slope(lambda: backbone(images).maps[-1].square().mean(), conv.weight)
     assert conv.weight.grad.flatten()[0].item() == pytest.approx(numeric, rel=1e-5)
 
 

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from leandetr.nn.remade import remade
+
 Norm = Callable[[int], nn.Module]
 """Builds a normalisation layer for so many channels."""
 
@@ -61,8 +63,12 @@ def normed(
     if not (isinstance(norm, FrozenBatchNorm) and torch.is_grad_enabled()):
         return norm(conv(features))
     scale, shift = norm.line()
-    weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(features, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+    plain, scale = conv.weight, scale[:, None, None, None]
+    weight = plain * scale
+    assert not isinstance(conv.padding, str)
+    how = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    with remade(weight, lambda: plain * scale, plain):
+        return F.conv2d(features, weight, shift, *how)
 
 
 def shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
