@@ -29,6 +29,8 @@ from leandetr.ops import cpu
 SHAPES = ((100, 167), (50, 84), (25, 42), (13, 21))
 HEADS, WIDTH, POINTS = 8, 32, 4
 THREADS = "Two threads over one"
+FLOAT = torch.float32
+BOTH, PEER = "sampling both", "transformers"
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Row:
     queries: int = 0  # 0: every token
     backward: bool = False
     pattern: str = "local"
-    dtype: torch.dtype = torch.float32
+    dtype: torch.dtype = FLOAT
     fused: bool = False
-    both: bool = False  # the reference samples key and value although they are one tensor
+    against: str = ""  # a reference other than ours: sampling both, transformers
 
     @property
     def title(self) -> str:
@@ -52,8 +54,15 @@ class Row:
         size = f"{self.queries} queries" if self.queries else "encoder"
         what = "forward + backward" if self.backward else "forward"
         kind = str(self.dtype).removeprefix("torch.")
-        name += f"{', fused' if self.fused else ''}{', against sampling both' if self.both else ''}"
+        name += ", fused" if self.fused else ""
+        name += f", against {self.against}" if self.against else ""
         return f"{name} | {size} | {self.pattern} | {kind} | {what}"
+
+    @property
+    def weighed(self) -> bool:
+        """Whether the table says how much memory it takes."""
+        plain = (self.queries, self.pattern, self.dtype, self.fused) == (0, "local", FLOAT, False)
+        return plain and self.against != BOTH
 
 
 ROWS = (
@@ -61,17 +70,19 @@ ROWS = (
     Row("deform", pattern="uniform"),
     Row("deform", dtype=torch.bfloat16),
     Row("deform", fused=True),
+    Row("deform", against=PEER),
     Row("deform", backward=True),
     Row("deform", backward=True, pattern="uniform"),
     Row("deform", backward=True, fused=True),
+    Row("deform", backward=True, against=PEER),
     Row("own-key"),
     Row("shared-key"),
     Row("shared-key", pattern="uniform"),
     Row("shared-key", fused=True),
-    Row("shared-key", both=True),
+    Row("shared-key", against=BOTH),
     Row("own-key", backward=True),
     Row("shared-key", backward=True),
-    Row("shared-key", backward=True, both=True),
+    Row("shared-key", backward=True, against=BOTH),
     Row("deform", queries=300),
     Row("deform", queries=900),
     Row("deform", queries=300, backward=True),
@@ -109,6 +120,33 @@ def inputs(row: Row) -> dict[str, Tensor]:
     }
 
 
+def peer(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """What transformers runs on a CPU: the formulation that the official code gives."""
+    from transformers.models.deformable_detr import modeling_deformable_detr as theirs
+
+    sides = torch.tensor(SHAPES)
+    starts = sides.prod(dim=1).cumsum(dim=0) - sides.prod(dim=1)
+    given = (value, sides, list(SHAPES), starts, locations, weights)
+    return theirs.MultiScaleDeformableAttention()(*given, im2col_step=64)
+
+
+def answer(row: Row, backend: str, t: dict[str, Tensor]) -> Tensor:
+    """What the row's operator, or the reference it stands against, makes of `inputs`."""
+    if row.against == PEER and backend == "reference":
+        return peer(t["value"], t["locations"], t["weights"])
+    if row.operator == "deform" and row.fused:
+        return ops.deform_attn_at(t["value"], SHAPES, t["reference"], t["offsets"], t["logits"])
+    if row.operator == "deform":
+        return ops.deform_attn(t["value"], SHAPES, t["locations"], t["weights"])
+    key = t["value"] if row.operator == "shared-key" else t["key"]
+    if row.against == BOTH and backend == "reference":
+        key = key.view_as(key)  # the same numbers, but not known to be
+    if row.fused:
+        where = (t["reference"], t["offsets"])
+        return ops.key_aware_attn_at(t["query"], key, t["value"], SHAPES, *where)
+    return ops.key_aware_attn(t["query"], key, t["value"], SHAPES, t["locations"])
+
+
 def work(row: Row, backend: str) -> Callable[[], None]:
     """One call of the row's operator, and its gradient if the row asks for it."""
     t = inputs(row)
@@ -117,22 +155,9 @@ def work(row: Row, backend: str) -> Callable[[], None]:
         t[name].requires_grad_()
     pull = torch.ones(1, row.queries or len(t["value"][0]), HEADS * WIDTH, dtype=row.dtype)
 
-    def forward() -> Tensor:
-        if row.operator == "deform" and row.fused:
-            return ops.deform_attn_at(t["value"], SHAPES, t["reference"], t["offsets"], t["logits"])
-        if row.operator == "deform":
-            return ops.deform_attn(t["value"], SHAPES, t["locations"], t["weights"])
-        key = t["value"] if row.operator == "shared-key" else t["key"]
-        if row.both and backend == "reference":
-            key = key.view_as(key)  # the same numbers, but not known to be
-        if row.fused:
-            where = (t["reference"], t["offsets"])
-            return ops.key_aware_attn_at(t["query"], key, t["value"], SHAPES, *where)
-        return ops.key_aware_attn(t["query"], key, t["value"], SHAPES, t["locations"])
-
     def call() -> None:
         with ops.use_backend(backend):
-            output = forward()
+            output = answer(row, backend, t)
             if row.backward:
                 output.backward(pull)
                 for name in moved:
@@ -217,7 +242,7 @@ def table(rounds: int, *, memory: bool) -> str:
     for index, row in enumerate(ROWS):
         slow, fast = medians(row, rounds)
         cells = f"| {row.title} | {slow:.1f} | {fast:.1f} | {slow / fast:.1f} |"
-        if memory and row == Row(row.operator, backward=row.backward):  # the plain rows
+        if memory and row.weighed:
             big, small = (extra_memory(index, name) for name in ("reference", "operator"))
             cells += f" {big:.0f} | {small:.0f} | {big / max(small, 1):.0f} |"
         else:
@@ -235,7 +260,7 @@ def report(rounds: int, *, memory: bool) -> str:
         "Memory is what one call adds to a process that holds its inputs and, for gradients, that "
         "of the output. With a shared key the reference samples it once, as the kernels do; "
         "'against sampling both' is against the published formulation, which samples key and value "
-        "although they are the same.\n\n"
+        "although they are the same; 'against transformers' is against what that package runs.\n\n"
         f"{table(rounds, memory=memory)}\n\n{threads(rounds)}"
     )
 
