@@ -7,7 +7,12 @@ from typing import ClassVar
 from torch import nn
 
 from leandetr.errors import RecipeError
-from leandetr.models.backbones.base import backbones, check_outputs, with_padding
+from leandetr.models.backbones.base import (
+    backbones,
+    check_outputs,
+    pixel_by_pixel,
+    with_padding,
+)
 from leandetr.models.backbones.pretrained import check_known
 from leandetr.models.backbones.residual import (
     NORMS,
@@ -80,7 +85,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Images) -> FeatureMaps:
         """Feature maps, finest first, each with the image's padding at its own size."""
-        features = images.pixels
+        features = pixel_by_pixel(images.pixels)
         maps = []
         conv = None
         for name, part in self.named_children():
