@@ -132,7 +132,7 @@ class ProposalHead(nn.Module):
     def _describe(
         self, features: Float[Tensor, "N S C"], valid: Bool[Tensor, "N S"]
     ) -> Float[Tensor, "N S C"]:
-        return self.norm(self.project(features.masked_fill(~valid[..., None], 0.0)))
+        return self.norm(self.project(torch.where(valid[..., None], features, 0.0)))
 
     def likeliest(self, features: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q"]:
         """The logit of the best class of each token, read off its features as they are."""

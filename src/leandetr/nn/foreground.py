@@ -56,8 +56,8 @@ class ForegroundScorer(nn.Module):
         strengths = () if self.strength is None else self.strength.unbind()
         for strength in strengths:
             coarse = _resize(scores[0], shapes[len(levels)], shapes[len(levels) - 1])
-            level = levels.pop()
-            scores.insert(0, self.judge(level + level * coarse[..., None] * strength))
+            level, more = levels.pop(), (coarse * strength)[..., None]
+            scores.insert(0, self.judge(torch.addcmul(level, level, more)))
         return torch.cat(scores, dim=1)
 
 

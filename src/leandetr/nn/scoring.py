@@ -82,12 +82,21 @@ def padding_last(
 
 
 def renewed(
-    rows: Float[Tensor, "N T C"], counts: Int[Tensor, " N"], updated: Float[Tensor, "N T C"]
+    rows: Float[Tensor, "N T C"], counts: Int[Tensor, " N"], updated: Float[Tensor, "N U C"]
 ) -> Float[Tensor, "N T C"]:
-    """The rows, the first `counts[n]` of image n updated; the others only fill the batch."""
-    rank = torch.arange(rows.shape[1], device=rows.device)
+    """The rows, the first `counts[n]` of image n updated; all that is updated comes first.
+
+    Rows that nobody needs for gradients, on a CPU, are written over.
+    """
+    if not (torch.is_grad_enabled() or rows.device.type != "cpu" or torch.compiler.is_compiling()):
+        for image, count in enumerate(counts.tolist()):
+            rows[image, :count] = updated[image, :count]
+        return rows
+    fit = updated.shape[1]
+    rank = torch.arange(fit, device=rows.device)
     real = (rank < counts[:, None])[..., None]
-    return torch.where(real, updated.to(rows.dtype), rows)
+    first = torch.where(real, updated.to(rows.dtype), rows[:, :fit])
+    return first if fit == rows.shape[1] else torch.cat((first, rows[:, fit:]), dim=1)
 
 
 def write_back(

@@ -193,13 +193,12 @@ class FocusEncoder(nn.Module):
         for layer, part in zip(self.layers, self.cascade, strict=True):
             fit = torch.sym_max(width * part // WHOLE, 1)
             real = torch.div(most * part, WHOLE, rounding_mode="floor").clamp(min=1)
-            features, rest = rows[:, :fit], rows[:, fit:]
+            features = rows[:, :fit]
             usable = torch.minimum(real, valid)
             objects = self._objects(features, scores[:, :fit], usable, proposals)
             unused = objects >= usable[:, None]
             asking = Asking(features, position[:, :fit], reference[:, :fit], objects, unused)
-            updated = renewed(features, torch.minimum(counts, real), layer(asking, tokens))
-            rows = torch.cat((updated, rest), dim=1)
+            rows = renewed(rows, torch.minimum(counts, real), layer(asking, tokens))
         salience = Salience(logits, foreground(len(tokens.shapes)), kept, counts)
         return Encoded(tokens.with_features(grid.put(tokens.features, kept, rows)), salience)
 
