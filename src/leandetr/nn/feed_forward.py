@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from leandetr.nn.affine import affine
 from leandetr.nn.dropout import Dropout, drop
-from leandetr.nn.in_rows import Layer, in_rows, two_layers
+from leandetr.nn.in_rows import Layer, in_rows, only_predicts, two_layers
 
 
 class MLP(nn.Module):
@@ -52,29 +52,30 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "N Q C"]) -> Float[Tensor, "N Q C"]:
         """Refine each token by itself."""
+        if self.predicts(x):
+            return self.write(x, torch.empty_like(x, dtype=self.norm.weight.dtype))
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             inner = self.dropout(F.relu(self.linear1(x.flatten(0, 1)), inplace=True))
-            return self._add(x, self.linear2(inner).view_as(x))
-        rows = x.flatten(0, 1)
-        if self._learns(x) or (self.training and self.dropout.p):
-            first, second = _layer(self.linear1), _layer(self.linear2)
-            share = self.dropout.p if self.training else 0.0
-            return self._add(x, two_layers(rows, first, second, dropout=share).view_as(x))
-        return in_rows(self._refine, rows, self.norm.weight).view_as(x)
+            found = self.linear2(inner)
+        else:
+            layers, share = (_layer(self.linear1), _layer(self.linear2)), self.dropout.p
+            found = two_layers(x.flatten(0, 1), *layers, dropout=share if self.training else 0.0)
+        return self.norm(x + self.dropout(found.view_as(x)))
 
-    def _learns(self, x: Float[Tensor, "N Q C"]) -> bool:
-        """Whether anything here is to have a gradient."""
-        return torch.is_grad_enabled() and any(y.requires_grad for y in (x, *self.parameters()))
+    def predicts(self, x: Float[Tensor, "N Q C"]) -> bool:
+        """Whether `write` does for x, in which there are no gradients and no dropout."""
+        return only_predicts(x, *self.parameters()) and not (self.training and self.dropout.p)
 
-    def _refine(self, rows: Float[Tensor, "R C"]) -> Float[Tensor, "R C"]:
-        """Some rows in prediction, which may be more precise than the layers."""
+    def write(
+        self, x: Float[Tensor, "N Q C"], place: Float[Tensor, "N Q C"]
+    ) -> Float[Tensor, "N Q C"]:
+        """Write the refined tokens to `place`, and return it."""
+        return in_rows(self._refine, place, x)
+
+    def _refine(self, rows: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
+        """Some rows, which may be more precise than the layers."""
         inner = affine(rows.to(self.linear1.weight.dtype), *_layer(self.linear1), "relu")
         return self.norm(rows + affine(inner, *_layer(self.linear2)))
-
-    def _add(
-        self, x: Float[Tensor, "N Q C"], found: Float[Tensor, "N Q C"]
-    ) -> Float[Tensor, "N Q C"]:
-        return self.norm(x + self.dropout(found))
 
 
 def _layer(linear: Any) -> Layer:

@@ -24,14 +24,25 @@ Layer = tuple[Float[Tensor, "_ _"], Float[Tensor, " _"]]
 """Weight and bias of a linear layer."""
 
 
+def only_predicts(*tensors: Tensor) -> bool:
+    """Whether none of these is to have a gradient, on a CPU and outside `torch.compile`.
+
+    Then work may go in rows and write over what nobody else holds.
+    """
+    if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+
+
 def in_rows(
-    work: Callable[[Tensor], Tensor], x: Float[Tensor, "R I"], like: Float[Tensor, " O"]
-) -> Float[Tensor, "R O"]:
-    """What `work` makes of x, `ROWS` rows at a time; as wide and as precise as `like`."""
-    done = like.new_empty(len(x), len(like))
-    for rows, place in zip(x.split(ROWS), done.split(ROWS), strict=True):
-        place.copy_(work(rows))
-    return done
+    work: Callable[..., Tensor], place: Float[Tensor, "*B Q O"], *inputs: Float[Tensor, "*B Q _"]
+) -> Float[Tensor, "*B Q O"]:
+    """Write what `work` makes of the inputs' rows, `ROWS` at a time, to `place`, and return it."""
+    images = place.shape[:-2].numel()
+    several = (x.split(max(ROWS // max(images, 1), 1), dim=-2) for x in (place, *inputs))
+    for some, *rows in zip(*several, strict=True):
+        some.copy_(work(*rows))
+    return place
 
 
 def two_layers(
@@ -59,7 +70,8 @@ class _TwoLayers(torch.autograd.Function):
         weight1, bias1, weight2, bias2 = (part.to(dtype) for part in given[1:5])
         with torch.autocast("cpu", enabled=False):
             inside = _Inside(weight1, bias1, **ctx.dice)
-            return in_rows(lambda some: affine(inside(some), weight2, bias2), rows, bias2)
+            place = rows.new_empty(len(rows), len(bias2))
+            return in_rows(lambda some: affine(inside(some), weight2, bias2), place, rows)
 
     @staticmethod
     @once_differentiable

@@ -4,12 +4,16 @@ What the token-scoring encoders share: Sparse DETR (arXiv 2111.14330) and Focus-
 (arXiv 2307.12612) use the same small network.
 """
 
+from typing import Any, cast
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from leandetr.errors import RecipeError
 from leandetr.nn.grid import pick, put
+from leandetr.nn.in_rows import only_predicts
 
 WHOLE = 1000
 """Shares are counted in thousandths, so that an export holds for every size."""
@@ -34,7 +38,8 @@ class TokenScorer(nn.Module):
     """One logit a token, from the token itself and the mean of all tokens of its map.
 
     kakaobrain/sparse-detr:models/deformable_transformer.py, MaskPredictor. The mean includes
-    padded tokens, as in the official code, unless it is told which these are.
+    padded tokens, as in the official code, unless it is told which these are. What the judge makes
+    of the mean is worked out once for all tokens, there for each of them.
     """
 
     def __init__(self, dim: int) -> None:
@@ -60,7 +65,12 @@ class TokenScorer(nn.Module):
         else:
             real = (~padding)[..., None].to(common.dtype)
             common = (common * real).sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True)
-        return self.judge(torch.cat((own, common.expand_as(own)), dim=-1))[..., 0]
+        first, *others = cast("Any", self.judge)
+        for_own, for_common = first.weight.chunk(2, dim=-1)
+        logits = F.linear(own, for_own) + F.linear(common, for_common, first.bias)
+        for layer in others:
+            logits = layer(logits)
+        return logits[..., 0]
 
 
 def share(count: Int[Tensor, " N"], permille: int) -> Int[Tensor, " N"]:
@@ -86,9 +96,9 @@ def renewed(
 ) -> Float[Tensor, "N T C"]:
     """The rows, the first `counts[n]` of image n updated; all that is updated comes first.
 
-    Rows that nobody needs for gradients, on a CPU, are written over.
+    In prediction on a CPU they are written over: the rows must be the caller's own.
     """
-    if not (torch.is_grad_enabled() or rows.device.type != "cpu" or torch.compiler.is_compiling()):
+    if only_predicts(rows, updated):
         for image, count in enumerate(counts.tolist()):
             rows[image, :count] = updated[image, :count]
         return rows

@@ -13,7 +13,7 @@ the low-level tokens only those ask that score best as foreground.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from leandetr.errors import RecipeError
@@ -21,10 +21,12 @@ from leandetr.models.dims import Dims
 from leandetr.models.encoders.base import Gather, encoders
 from leandetr.models.heads import ProposalHead
 from leandetr.nn import grid
+from leandetr.nn.asking import Asking, Chosen, Tail
 from leandetr.nn.deform_attention import sampled_attention
 from leandetr.nn.feed_forward import FeedForward
 from leandetr.nn.foreground import foreground
-from leandetr.nn.scoring import WHOLE, TokenScorer, share, thousandths, write_back
+from leandetr.nn.in_rows import only_predicts
+from leandetr.nn.scoring import WHOLE, TokenScorer, share, thousandths
 from leandetr.registry import a_share, at_least_one
 from leandetr.types import Encoded, Salience, Tokens
 
@@ -140,60 +142,12 @@ class SplitFeedForward(nn.Module):
     def forward(self, features: Float[Tensor, "N Q C"], low_count: int) -> Float[Tensor, "N Q C"]:
         """The first `low_count` tokens are low-level."""
         low, high = features[:, :low_count], features[:, low_count:]
-        return torch.cat((self.low(low), self.high(high)), dim=1)
-
-
-@dataclass(frozen=True)
-class Tail:
-    """All tokens from `start` on ask; the first `low_count` of them are low-level."""
-
-    start: int
-    low_count: int
-
-    def take(self, values: Float[Tensor, "N S C"]) -> Float[Tensor, "N Q C"]:
-        """What belongs to the asking tokens."""
-        return values[:, self.start :]
-
-    def put(
-        self, values: Float[Tensor, "N S C"], updated: Float[Tensor, "N Q C"]
-    ) -> Float[Tensor, "N S C"]:
-        """The values with those of the asking tokens replaced."""
-        if self.start == 0:
-            return updated
-        return torch.cat((values[:, : self.start], updated), dim=1)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Some low-level tokens ask and all from `start` on, which are high-level.
-
-    Of `kept`, of image n only the first `counts[n]` are updated; the others just fill the batch.
-    """
-
-    kept: Int[Tensor, "N T"]
-    counts: Int[Tensor, " N"]
-    start: int
-
-    @property
-    def low_count(self) -> int:
-        """How many of the asking tokens are low-level; they come first."""
-        return self.kept.shape[1]
-
-    def take(self, values: Float[Tensor, "N S C"]) -> Float[Tensor, "N Q C"]:
-        """What belongs to the asking tokens."""
-        return torch.cat((grid.pick(values, self.kept), values[:, self.start :]), dim=1)
-
-    def put(
-        self, values: Float[Tensor, "N S C"], updated: Float[Tensor, "N Q C"]
-    ) -> Float[Tensor, "N S C"]:
-        """The values with those of the asking tokens replaced."""
-        low, high = updated[:, : self.low_count], updated[:, self.low_count :]
-        low = write_back(values[:, : self.start], self.kept, self.counts, low)
-        return torch.cat((low, high), dim=1)
-
-
-Asking = Tail | Chosen
-"""Which tokens ask in a layer."""
+        if not (self.low.predicts(low) and self.high.predicts(high)):
+            return torch.cat((self.low(low), self.high(high)), dim=1)
+        place = torch.empty_like(features, dtype=self.high.norm.weight.dtype)
+        self.low.write(low, place[:, :low_count])
+        self.high.write(high, place[:, low_count:])
+        return place
 
 
 class LiteLayer(nn.Module):
@@ -247,8 +201,10 @@ class LiteEncoder(nn.Module):
         """Refine the coarse tokens often and the fine ones seldom."""
         reference = grid.reference_points(tokens)
         start = tokens.starts[-self.high_levels]
+        tokens, over = _own(tokens, self)
+        high, full = Tail(start, 0, over), Tail(0, start, over)
         for block in self.blocks:
-            tokens = block(tokens, reference, high=Tail(start, 0), full=Tail(0, start))
+            tokens = block(tokens, reference, high=high, full=full)
         return Encoded(tokens)
 
 
@@ -278,8 +234,9 @@ class ScoredLiteEncoder(nn.Module):
         reference = grid.reference_points(tokens)
         start = tokens.starts[-self.high_levels]
         full = self._choose(logits[:, :start], tokens.padding[:, :start])
+        tokens, over = _own(tokens, self)
         for block in self.blocks:
-            tokens = block(tokens, reference, high=Tail(start, 0), full=full)
+            tokens = block(tokens, reference, high=Tail(start, 0, over), full=full)
         salience = Salience(logits, foreground(len(tokens.shapes)), full.kept, full.counts)
         return Encoded(tokens, salience)
 
@@ -290,3 +247,10 @@ class ScoredLiteEncoder(nn.Module):
         kept = logits.masked_fill(padding, -torch.inf).topk(room, dim=1).indices
         valid = (~padding).sum(dim=1)
         return Chosen(kept, torch.minimum(share(valid, self.keep_low), valid), count)
+
+
+def _own(tokens: Tokens, encoder: nn.Module) -> tuple[Tokens, bool]:
+    """Tokens that may be written over, where that is allowed at all, and whether it is."""
+    if not only_predicts(tokens.features, *encoder.parameters()):
+        return tokens, False
+    return tokens.with_features(tokens.features.clone()), True
