@@ -29,15 +29,17 @@ from leandetr.ops import use_backend
 from leandetr.types import Images
 
 PARTS = ("backbone", "neck", "encoder", "queries", "decoder", "whole")
-BASELINE = "dino-r50"
+DINO, DEFORMABLE = "dino-r50", "deformable-detr-r50"
 MODELS = (
-    BASELINE,
+    DINO,
     "lite-dino-r50-h3l1-2p1x3",
     "lite-dino-r50-h3l1-6p1x1",
     "lite-dino-r50-h2l2-2p1x3",
     "focus-detr-r50",
-    "deformable-detr-r50",
+    DEFORMABLE,
+    "lite-deformable-detr-r50-h3l1-2p1x3",
 )
+"""Full models first: the others are held against those of their family."""
 BACKENDS = ("reference", "operator")
 
 Times = dict[str, float]
@@ -103,6 +105,11 @@ def forward_times(
     return best
 
 
+def full_of(name: str) -> str:
+    """The model with the full encoder that this one is held against."""
+    return DEFORMABLE if "deformable" in name else DINO
+
+
 def encoder_gmacs(name: str, size: tuple[int, int]) -> float:
     """Billions of multiply-adds of the encoder, sampling and key-aware weighing included."""
     return count(leandetr.recipe(name), size).gmacs(Tally(), stage="encoder")
@@ -112,13 +119,13 @@ def kernel_table(times: dict[str, dict[str, Times]], size: tuple[int, int]) -> s
     """Reference against kernels, and each encoder against the full one."""
     lines = [
         "| model | encoder, reference ms | kernels ms | ratio | whole, reference ms | kernels ms "
-        f"| ratio | encoder's time, of {BASELINE}'s | its GMACs, of {BASELINE}'s "
-        f"| whole, of {BASELINE}'s |",
+        "| ratio | encoder's time, of the full one's | its GMACs, of the full one's "
+        "| whole, of the full one's |",
         "|---|" + "---:|" * 9,
     ]
-    full, gmacs = times[BASELINE]["kernels"], encoder_gmacs(BASELINE, size)
     for name, by_variant in times.items():
-        slow, fast = by_variant["reference"], by_variant["kernels"]
+        slow, fast, base = by_variant["reference"], by_variant["kernels"], full_of(name)
+        full, gmacs = times[base]["kernels"], encoder_gmacs(base, size)
         cells = []
         for part in ("encoder", "whole"):
             ratio = slow[part] / fast[part]
@@ -148,11 +155,14 @@ def part_table(times: dict[str, dict[str, Times]]) -> str:
 
 def report(size: tuple[int, int], options: argparse.Namespace) -> str:
     """Everything asked for, as Markdown."""
-    times = forward_times(options.models or MODELS, size, options.rounds)
+    names = options.models or MODELS
+    names = dict.fromkeys((*(full_of(name) for name in names), *names))  # each one once
+    times = forward_times(list(names), size, options.rounds)
     return (
         f"Measured by `python -m benchmarks.models` on {describe()}; float32, {unit()}, shortest "
         f"of {options.rounds} rounds.\n\n"
-        f"Forward pass, one image of {size[0]}x{size[1]}, reference operators against kernels:\n\n"
+        f"Forward pass, one image of {size[0]}x{size[1]}, reference operators against kernels. "
+        f"Full encoders are those of {DINO} and, for deformable models, {DEFORMABLE}:\n\n"
         f"{kernel_table(times, size)}\n\n"
         f"By part, with kernels; optimised is `model.optimise()`:\n\n{part_table(times)}"
     )
@@ -174,7 +184,7 @@ def main() -> None:
     parser.add_argument("--size", default="800x1066", help="height x width of the image")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as PyTorch takes")
-    parser.add_argument("--models", nargs="+", help=f"others than usual; {BASELINE} comes first")
+    parser.add_argument("--models", nargs="+", help="others than usual")
     instead = parser.add_mutually_exclusive_group()
     for part, (_, said) in INSTEAD.items():
         instead.add_argument(
