@@ -46,24 +46,21 @@ def same_boxes(case, outputs):
     return torch.allclose(got, case.tensors["pred_boxes"].to(got), atol=1e-4, rtol=0)
 
 
-def wrong_gradients(case, model, rules):
-    """Official names of parameters whose gradient is another than the official one."""
+def check_gradients(case, model, rules):
     official = {key: torch.tensor(index) for index, key in enumerate(case.meta["grad_norms"])}
     ours = {int(v): k for k, v in to_ours(official, _without_aliases(rules)).state.items()}
-    wrong = []
     for index, (key, norm) in enumerate(case.meta["grad_norms"].items()):
         parameter = model.get_parameter(ours[index])
         if norm is None:
             assert not parameter.requires_grad, key
             continue
         assert parameter.grad is not None, key
-        same = parameter.grad.norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-4)
+        got = parameter.grad.norm().item()
+        assert got == pytest.approx(norm, rel=1e-3, abs=1e-4), key
         stored = case.tensors.get(f"grad.{key}")
         if stored is not None:
-            same = same and (parameter.grad - stored).norm() < 1e-3 * stored.norm()
-        if not same:
-            wrong.append(key)
-    return wrong
+            error = (parameter.grad - stored).norm() / stored.norm()
+            assert error < 1e-3, key
 
 
 def _without_aliases(rules):
@@ -78,9 +75,7 @@ def _without_aliases(rules):
 def test_training_step_equals_official(name):
     case = load_case(name)
     model, rules, outputs, losses = step(case, torch.float32)
-    if not same_boxes(case, outputs) or wrong_gradients(case, model, rules):
-        # rounding swaps near-tied proposals, and moves samples over the border of a cell, where
-        # the gradient of an offset jumps; in double precision only exact ties could
+    if not same_boxes(case, outputs):  # in double precision only exact ties could swap
         model, rules, outputs, losses = step(case, torch.float64)
         assert same_boxes(case, outputs)
     layers = len(outputs.layers)
@@ -101,4 +96,4 @@ def test_training_step_equals_official(name):
         rtol=0,
         check_dtype=False,
     )
-    assert wrong_gradients(case, model, rules) == []
+    check_gradients(case, model, rules)

@@ -64,9 +64,11 @@ def pixel_by_pixel(pixels: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]
     """The same pixels, the channels of each side by side in memory, where that is faster.
 
     It is on a CPU: maps then stay so from layer to layer, and oneDNN's convolutions take a
-    quarter less time. What is exported or compiled is left as it came.
+    quarter less time. What is exported or compiled is left as it came, and so is what gradients
+    are worked out for: there the weights decide, which `leandetr train` lays out so as well.
     """
-    if pixels.device.type != "cpu" or torch.compiler.is_compiling():
+    left = pixels.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if left:
         return pixels
     return pixels.contiguous(memory_format=torch.channels_last)
 
