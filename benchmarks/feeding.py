@@ -3,8 +3,9 @@
     python -m benchmarks.feeding                     # some minutes on two cores
     python -m benchmarks.feeding --write docs/benchmarks.md
 
-The bare model gets batches that were prepared before the clock started; `leandetr predict` starts
-from the same pictures as files. The two take turns, and of each the fastest round counts.
+The bare model gets batches that were prepared before the clock started, one after the other on all
+threads; `leandetr predict` starts from the same pictures as files. The two take turns, and of each
+the fastest round counts. A second table compares one lane of batches with two of half the size.
 """
 
 import argparse
@@ -26,10 +27,12 @@ from leandetr.data import load_data
 from leandetr.data.loader import DetectionSet
 from leandetr.deploy.predict import PredictOptions, predict
 from leandetr.images import Preprocess, read_image, resize
+from leandetr.lanes import Lanes
 from leandetr.models.detector import Detector
 from leandetr.training.batches import Batches, EpochBatches
 from leandetr.training.build import build_criterion
 from leandetr.training.optim import build_optimiser
+from leandetr.types import Images
 
 CELLS = Path(__file__).parent.parent / "examples" / "cells"
 NANO = "lite-dino-nano-cells"
@@ -55,8 +58,8 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case(NANO, None, (640, 480), 48, 8),
-    Case(NANO, None, (1920, 1440), 24, 8),
+    Case(NANO, None, (640, 480), 96, 8),
+    Case(NANO, None, (1920, 1440), 48, 8),
     Case(RESNET, Preprocess(320, 544), (640, 480), 8, 4),
 )
 
@@ -129,6 +132,65 @@ def prediction_row(case: Case, folder: Path, rounds: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+class Share(NamedTuple):
+    """A model, the (height, width) of the images it gets, how many of them are under way."""
+
+    name: str
+    size: tuple[int, int]
+    batch: int
+    dtype: torch.dtype | None = None
+
+    def model(self) -> Detector:
+        """The model, optimised where a precision is named."""
+        shipped = self.name in leandetr.shipped_models()
+        model = (leandetr.load if shipped else leandetr.create_model)(self.name).eval()
+        return model if self.dtype is None else model.optimise(dtype=self.dtype)
+
+
+SHARES = (
+    Share(NANO, (240, 320), 8),
+    Share(NANO, (240, 320), 8, torch.float32),
+    Share(NANO, (240, 320), 8, torch.bfloat16),
+    Share(RESNET, (800, 1066), 2),
+    Share("dino-r50", (800, 1066), 2),
+    Share("dino-r50", (800, 1066), 2, torch.bfloat16),
+    Share("detr-r50", (400, 533), 8),
+)
+
+
+def lanes_row(share: Share, rounds: int) -> str:
+    """Images a second of batches one after the other, and of smaller ones side by side."""
+    model = share.model()
+    images = [(torch.rand(3, *share.size) * 255).byte() for _ in range(2 * share.batch)]
+
+    def batches(size: int) -> list[Images]:
+        starts = range(0, len(images), size)
+        return [model.preprocess.batch(images[start : start + size]) for start in starts]
+
+    def look(batch: Images) -> object:
+        return model.detect(batch, [share.size] * len(batch.pixels))
+
+    with Lanes(model, share.batch) as lanes:
+        alone, beside = batches(share.batch), batches(lanes.share)
+        works: dict[str, Callable[[], object]] = {
+            "alone": lambda: list(map(look, alone)),
+            "beside": lambda: list(lanes.map(look, beside)),
+        }
+        spent = fastest(works, rounds)
+    rates = {name: len(images) / one.wall for name, one in spent.items()}
+    cells = [
+        share.name,
+        "as it is" if share.dtype is None else f"optimised, {share.dtype}".replace("torch.", ""),
+        "x".join(map(str, share.size)),
+        f"{share.batch}",
+        f"{rates['alone']:.2f}",
+        f"{lanes.count} x {lanes.share}",
+        f"{rates['beside']:.2f}",
+        f"{rates['beside'] / rates['alone']:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def training_row(rounds: int) -> str:
     """Images a second of the loader, augmenting as the recipe says, against a training step's."""
     recipe = leandetr.recipe("lite-dino-nano")
@@ -180,12 +242,15 @@ def report(rounds: int) -> str:
             prediction_row(case, Path(folder, str(index), "in"), rounds)
             for index, case in enumerate(CASES)
         ]
+    lanes = "\n".join(lanes_row(share, rounds) for share in SHARES)
     return (
         f"Measured by `python -m benchmarks.feeding` on {describe()}; fastest of {rounds} rounds, "
         f"images a second.\n\n"
         "| model | files | network size | batch | bare model | predict | of the bare model's "
         "| by processor time | drawing pictures too | of the bare model's | by processor time |\n"
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n" + "\n".join(rows) + "\n\n"
+        "| model | | network size | batch | one after the other | lanes x batch | side by side "
+        "| ratio |\n|---|---|---|---:|---:|---|---:|---:|\n" + lanes + "\n\n"
         "| recipe | images a step | training step | loader, no workers | 1 worker | 2 workers "
         "| no workers over step |\n"
         "|---|---:|---:|---:|---:|---:|---:|\n" + training_row(rounds)

@@ -30,6 +30,27 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch works on one thread: models look at whole batches, one after the other."""
+    yield from _threads(1)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """PyTorch works on two threads, and whatever a test does, it still does afterwards."""
+    yield from _threads(2)
+
+
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    yield
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == number
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[PROVEN] = set()
     config.stash[NEARNESS] = {}

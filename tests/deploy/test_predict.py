@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from leandetr.deploy import feed
@@ -91,6 +92,7 @@ def test_bad_files_are_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert lines[1]["skipped"] == "is empty (0 bytes), expected an image"
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_pictures_of_one_shape_share_a_batch_and_results_keep_the_order(tmp_path: Path) -> None:
     shapes = [(20, 20), (40, 20), (20, 20), (20, 40), (40, 20), (80, 40), (20, 20), (20, 20)]
     paths = [picture(tmp_path / f"{i}.png", shape) for i, shape in enumerate(shapes)]
@@ -118,6 +120,33 @@ def test_pictures_of_one_shape_share_a_batch_and_results_keep_the_order(tmp_path
     assert not (tmp_path / "out" / "pictures").exists()
 
 
+def _mixed(folder: Path) -> list[Path]:
+    """Some pictures of four shapes among files that are none, also at both ends."""
+    shapes = [(20, 20), (40, 20), (20, 40), (60, 20)]
+    paths = [picture(folder / f"{i:02}.png", shapes[i * i % 4]) for i in range(40)]
+    for index in (0, 1, 7, 20, *range(32, 40)):
+        paths[index].write_bytes(b"no picture")
+    return paths
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_side_by_side_means_smaller_batches_and_the_same_files(tmp_path: Path) -> None:
+    paths = _mixed(tmp_path / "in")
+    beside, alone = Scripted(one_box), Scripted(one_box)
+    options = PredictOptions(batch=8, pictures=False)
+    summary = predict(beside, paths, tmp_path / "beside", options)
+    torch.set_num_threads(1)
+    assert predict(alone, paths, tmp_path / "alone", options) == summary
+    torch.set_num_threads(2)
+    assert (summary.pictures, len(summary.skipped)) == (28, 12)
+    assert max(map(len, beside.batches)) == 4
+    assert max(map(len, alone.batches)) == 8
+    assert looked(tmp_path / "beside") == looked(tmp_path / "alone")
+    assert results(tmp_path / "beside") == results(tmp_path / "alone")
+    assert [line["id"] for line in looked(tmp_path / "beside")] == list(range(1, 41))
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_similar_shapes_share_a_batch_where_padding_is_allowed(tmp_path: Path) -> None:
     paths = [picture(tmp_path / f"{i}.png", (30 + i, 30)) for i in range(6)]
     model = Scripted(one_box)

@@ -62,6 +62,7 @@ def test_detections_carry_the_ids_of_the_data(data: DetectionData) -> None:
     assert first[0]["score"] == pytest.approx(0.9)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_images_of_one_shape_share_a_batch_and_results_keep_the_order(
     data: DetectionData,
 ) -> None:

@@ -1,6 +1,7 @@
 """What is detected in files, in their order; pictures of one shape share a batch."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from leandetr.batching import arrange, padding_share
 from leandetr.boxes import clip
 from leandetr.deploy.feed import Read, Ready
 from leandetr.images import Photo
+from leandetr.lanes import Lanes
 from leandetr.models.detector import Detector
 from leandetr.types import Detections
 
@@ -31,16 +33,16 @@ class Looked:
 class Looker:
     """A model at work; `padding` is the share of all batches so far that was padding.
 
-    With `most_padding` of 0, batches hold one shape only, so that an answer depends on nothing but
-    its picture.
+    Each lane looks at a batch of its own. With `most_padding` of 0, batches hold one shape only,
+    so that an answer depends on nothing but its picture.
     """
 
     def __init__(
-        self, model: Detector, *, threshold: float, batch: int, most_padding: float = 0.0
+        self, model: Detector, lanes: Lanes, *, threshold: float, most_padding: float = 0.0
     ) -> None:
         self._model = model
+        self._lanes = lanes
         self._threshold = threshold
-        self._batch = batch
         self._most_padding = most_padding
         self._area = self._padded = 0.0
 
@@ -49,29 +51,46 @@ class Looker:
         """Share of the pixels of all batches so far that was padding."""
         return self._padded / self._area if self._area else 0.0
 
-    def look(self, files: Sequence[Read], first_id: int) -> Iterator[Looked]:
-        """The files in order, each as soon as it and those before it are done."""
-        good = [(place, one.ready) for place, one in enumerate(files) if one.ready is not None]
-        shapes = [(one.resized.shape[1], one.resized.shape[2]) for _, one in good]
-        found: dict[int, Detections] = {}
-        given = 0
-        for chosen in arrange(shapes, self._batch, padding=self._most_padding):
-            self._count([shapes[index] for index in chosen])
-            answers = self._detect([good[index][1] for index in chosen])
-            found |= zip((good[index][0] for index in chosen), answers, strict=True)
-            while given < len(files) and (given in found or files[given].ready is None):
-                yield _looked(files[given], first_id + given, found.pop(given, None))
-                given += 1
-        for place in range(given, len(files)):  # nothing but problems
-            yield _looked(files[place], first_id + place, None)
+    def look(self, groups: Iterable[Sequence[Read]]) -> Iterator[Looked]:
+        """The files in order, numbered from 1, each as soon as it and those before it are done.
 
-    def _detect(self, pictures: Sequence[Ready]) -> list[Detections]:
+        Pictures of one group share batches; the next group is asked for while lanes are at work.
+        """
+        waiting: deque[tuple[int, Read]] = deque()
+        found: dict[int, Detections] = {}
+        for some in self._lanes.map(self._detect, self._batches(groups, waiting)):
+            found |= some
+            while waiting and (waiting[0][0] in found or waiting[0][1].ready is None):
+                number, one = waiting.popleft()
+                yield _looked(one, number, found.pop(number, None))
+        for number, one in waiting:  # nothing but problems
+            yield _looked(one, number, None)
+
+    def _batches(
+        self, groups: Iterable[Sequence[Read]], waiting: deque[tuple[int, Read]]
+    ) -> Iterator[dict[int, Ready]]:
+        """Pictures by their number, batch by batch; every file joins those `waiting`."""
+        first = 1
+        for group in groups:
+            numbered = list(enumerate(group, first))
+            first += len(numbered)
+            waiting.extend(numbered)
+            good = [(number, one.ready) for number, one in numbered if one.ready is not None]
+            shapes = [(one.resized.shape[1], one.resized.shape[2]) for _, one in good]
+            for chosen in arrange(shapes, self._lanes.share, padding=self._most_padding):
+                self._count([shapes[index] for index in chosen])
+                yield dict(good[index] for index in chosen)
+
+    def _detect(self, pictures: Mapping[int, Ready]) -> dict[int, Detections]:
         """What scores enough, on the CPU, clipped to each picture."""
         device = next(self._model.parameters()).device
-        images = self._model.preprocess.batch([one.resized for one in pictures], device)
-        sizes = [one.size for one in pictures]
-        answers = [answer.above(self._threshold) for answer in self._model.detect(images, sizes)]
-        return [_inside(answer, size) for answer, size in zip(answers, sizes, strict=True)]
+        resized = [one.resized for one in pictures.values()]
+        sizes = [one.size for one in pictures.values()]
+        answers = self._model.detect(self._model.preprocess.batch(resized, device), sizes)
+        return {
+            number: _inside(answer.above(self._threshold), size)
+            for number, answer, size in zip(pictures, answers, sizes, strict=True)
+        }
 
     def _count(self, shapes: Sequence[tuple[int, int]]) -> None:
         area = sum(height * width for height, width in shapes)

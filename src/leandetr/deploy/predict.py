@@ -26,6 +26,7 @@ from leandetr.deploy.look import Looked, Looker
 from leandetr.errors import ImageError
 from leandetr.files import JsonArray, refuse_existing, whole
 from leandetr.images import DEFAULT_MAX_PIXELS, Photo, list_images
+from leandetr.lanes import Lanes
 from leandetr.models.detector import Detector
 from leandetr.types import Detections
 
@@ -110,15 +111,14 @@ def predict(
     outputs = [out / name for name in (RESULTS, IMAGES, PICTURES)]
     refuse_existing(outputs, overwrite=options.overwrite)
     out.mkdir(parents=True, exist_ok=True)
-    looker = Looker(
-        model, threshold=options.threshold, batch=options.batch, most_padding=options.padding
-    )
     count, skipped, began = 0, [], time.perf_counter()
     with (
         ThreadPoolExecutor(options.threads) as pool,
+        Lanes(model, options.batch) as lanes,
         JsonArray(out / RESULTS) as results,
         JsonArray(out / IMAGES) as images,
     ):
+        looker = Looker(model, lanes, threshold=options.threshold, most_padding=options.padding)
         drawing = _Drawing(pool, out, names=picture_names(files)) if options.pictures else None
         for one in _look(looker, model, files, options, pool):
             results.extend(_results(model, one))
@@ -178,10 +178,7 @@ def _look(
     most = CHUNK * options.batch
     reader = Reader(model.preprocess, options.max_pixels, whole=options.pictures)
     read = read_in_turns if _is_everywhere(model) else read_ahead
-    first = 1
-    for chunk in chunks(read(pool, files, reader, most), most):
-        yield from looker.look(chunk, first)
-        first += len(chunk)
+    return looker.look(chunks(read(pool, files, reader, most), most))
 
 
 def _is_everywhere(model: Detector) -> bool:

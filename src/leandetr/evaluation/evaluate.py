@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader
 from leandetr.batching import arrange
 from leandetr.boxes import xyxy_to_xywh
 from leandetr.data.dataset import DetectionData, to_coco
-from leandetr.data.loader import DetectionSet, collate
+from leandetr.data.loader import Batch, DetectionSet, collate
 from leandetr.data.sources import Given, load_data
 from leandetr.data.workers import reading_told
 from leandetr.errors import DataError
 from leandetr.evaluation.coco import CocoScores, score
 from leandetr.files import refuse_existing, write_json, write_text
+from leandetr.lanes import Lanes
 from leandetr.models.detector import Detector
 from leandetr.registry import did_you_mean
 from leandetr.types import Detections
@@ -95,17 +96,27 @@ def detect(
 
     categories = category_of(model, data)
     dataset = DetectionSet(data, model.preprocess)
-    batches = arrange([model.preprocess.resized(*one.size) for one in data.samples], batch)
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate)
+    sizes = [model.preprocess.resized(*one.size) for one in data.samples]
     device = next(model.parameters()).device
     results = []
-    steps = track(
-        loader, "evaluating", console=Console(stderr=True), disable=not progress, transient=True
-    )
-    with reading_told("add --workers 0, or fewer than there are"):
-        for one in steps:
-            found = model.detect(one.images.to(device), one.sizes)
-            results += coco_results(found, one.image_ids, categories, max_detections)
+
+    def look(one: Batch) -> list[dict[str, Any]]:
+        found = model.detect(one.images.to(device), one.sizes)
+        return coco_results(found, one.image_ids, categories, max_detections)
+
+    with reading_told("add --workers 0, or fewer than there are"), Lanes(model, batch) as lanes:
+        batches = arrange(sizes, lanes.share)
+        loader = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate)
+        console = Console(stderr=True)
+        for some in track(
+            lanes.map(look, loader),
+            "evaluating",
+            len(batches),
+            console=console,
+            disable=not progress,
+            transient=True,
+        ):
+            results += some
     order = {sample.image_id: place for place, sample in enumerate(data.samples)}
     return sorted(results, key=lambda result: order[result["image_id"]])
 

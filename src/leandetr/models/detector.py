@@ -9,6 +9,7 @@ from torch import nn
 
 from leandetr.batching import arrange
 from leandetr.images import DEFAULT_MAX_PIXELS, Photo, Preprocess, read_image
+from leandetr.lanes import Lanes
 from leandetr.models.decoders import Decoder
 from leandetr.models.encoders import Encoder
 from leandetr.models.heads import PredictionHeads, ProposalHead
@@ -125,19 +126,25 @@ class Detector(nn.Module):
         """
         items = list(sources) if isinstance(sources, list | tuple) else [sources]
         found: list[Detections] = []
-        for group in _batches(items, batch):
-            found += self._look([read_image(item, max_pixels=max_pixels) for item in group])
+        with Lanes(self, min(batch, len(items))) as lanes:
+            for group in _batches(items, batch):
+                photos = [read_image(item, max_pixels=max_pixels) for item in group]
+                found += self._look(photos, lanes)
         return [detections.above(threshold) for detections in found]
 
-    def _look(self, photos: Sequence[Photo]) -> list[Detections]:
+    def _look(self, photos: Sequence[Photo], lanes: Lanes) -> list[Detections]:
         """What is in each photo; only those of one shape share a batch, so none is padded."""
         device = next(self.parameters()).device
         sizes = [photo.size for photo in photos]
-        shapes = [self.preprocess.resized(*size) for size in sizes]
-        found: dict[int, Detections] = {}
-        for chosen in arrange(shapes, len(photos)):
+        batches = arrange([self.preprocess.resized(*size) for size in sizes], lanes.share)
+
+        def look(chosen: Sequence[int]) -> list[Detections]:
             images = self.preprocess.prepare([photos[index] for index in chosen]).to(device)
-            found |= zip(chosen, self.detect(images, [sizes[i] for i in chosen]), strict=True)
+            return self.detect(images, [sizes[index] for index in chosen])
+
+        found: dict[int, Detections] = {}
+        for chosen, answers in zip(batches, lanes.map(look, batches), strict=True):
+            found |= zip(chosen, answers, strict=True)
         return [found[index] for index in range(len(photos))]
 
 
