@@ -147,6 +147,15 @@ def test_predict_never_overwrites_unasked(scripted: Scripted, tmp_path: Path) ->
     assert leandetr(*words, "--overwrite").exit_code == 0
 
 
+def test_coarse_photos_are_not_drawn(scripted: Scripted, tmp_path: Path) -> None:
+    Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg")
+    words = ("predict", "model", tmp_path, "--out", tmp_path / "out", "--coarse")
+    refused = leandetr(*words)
+    assert (refused.exit_code, "--no-pictures" in refused.stderr) == (2, True)
+    assert leandetr(*words, "--no-pictures").exit_code == 0
+    assert "decoded at 1/4" in (tmp_path / "out" / "images.json").read_text()
+
+
 def test_a_limit_is_told_by_its_option(scripted: Scripted, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     words = ("predict", "model", tmp_path, "--out", tmp_path / "out", "--max-pixels", "100")

@@ -64,6 +64,9 @@ Model = Annotated[str, typer.Argument(help="A model folder, a shipped model, or 
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+Coarse = Annotated[
+    bool, typer.Option("--coarse", help="Decode huge JPEG files only to what the network needs.")
+]
 Fast = Annotated[
     bool, typer.Option("--fast", help="Optimise the model; bfloat16 where the processor has it.")
 ]
@@ -142,6 +145,7 @@ def evaluate(
     batch: Batch = 8,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 2,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
+    coarse: Coarse = False,
     device: Device = "auto",
     fast: Fast = False,
     overwrite: Overwrite = False,
@@ -159,7 +163,14 @@ def evaluate(
         refuse_existing([out / name for name in OUTPUTS], overwrite=overwrite)
     detector = _placed(load(model), device, fast=fast)
     chosen = choose(data, split=split, limit=limit)
-    found = detect(detector, chosen, batch=batch, workers=workers, progress=sys.stderr.isatty())
+    found = detect(
+        detector,
+        chosen,
+        batch=batch,
+        workers=workers,
+        coarse=coarse,
+        progress=sys.stderr.isatty(),
+    )
     scores = score(to_coco(chosen), found)
     if out is not None:
         write(scores, found, out, overwrite=overwrite)
@@ -181,6 +192,7 @@ def predict(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Draw the boxes.")
     ] = True,
+    coarse: Coarse = False,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse images with more pixels.")
     ] = 100_000_000,
@@ -196,11 +208,14 @@ def predict(
     from leandetr.deploy.predict import PredictOptions
     from leandetr.deploy.predict import predict as run
 
+    if coarse and pictures:
+        raise typer.BadParameter("add --no-pictures: nothing is drawn on coarse photos")
     options = PredictOptions(
         threshold=threshold,
         batch=batch,
         padding=padding,
         pictures=pictures,
+        coarse=coarse,
         max_pixels=max_pixels,
         overwrite=overwrite,
     )

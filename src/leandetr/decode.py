@@ -24,25 +24,49 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 STRIP = 64
 """Rows of an image that are copied at a time, so that they stay in the processor's cache."""
 
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap height and width
+_ORIENTATION = 0x0112  # EXIF tag
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Its values for which height and width change places."""
+
+Enough = Callable[[int, int], tuple[int, int]]
+"""(height, width) of an upright picture to those that are enough of it."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Upright RGB, and what was changed or left out on the way."""
+    """Upright RGB, and what was changed or left out on the way.
+
+    `size` is (height, width) of the whole picture, which pixels that were decoded coarsely lack.
+    """
 
     pixels: UInt8[np.ndarray, "H W 3"]
     notes: tuple[str, ...]
+    size: tuple[int, int]
 
 
-def decode_file(path: Path, max_pixels: int) -> Decoded:
-    """Decode the first frame of a file. Raises `UnreadableImage` or `ImageTooLarge`."""
+def decode_file(path: Path, max_pixels: int, enough: Enough | None = None) -> Decoded:
+    """Decode the first frame of a file. Raises `UnreadableImage` or `ImageTooLarge`.
+
+    Where less than the whole picture is `enough`, every second, fourth or eighth row and column
+    of a JPEG file is decoded, as long as that is no less.
+    """
     if path.is_file() and path.stat().st_size == 0:
         raise UnreadableImage(f"{path.name}: is empty (0 bytes), expected an image")
     with _own_limit:
         image = Image.open(path)
     with image:
-        return decode_pil(image, path.name, max_pixels)
+        if enough is None:
+            return decode_pil(image, path.name, max_pixels)
+        check_pixels(path.name, image.height, image.width, max_pixels)
+        turned = image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+        width, height = image.size
+        size = (width, height) if turned else (height, width)
+        high, wide = enough(*size)
+        image.draft(image.mode, (high, wide) if turned else (wide, high))  # JPEG files only
+        coarser = round(width / image.width)
+        decoded = decode_pil(image, path.name, max_pixels)
+    notes = (f"decoded at 1/{coarser} of its size",) if coarser > 1 else ()
+    return Decoded(decoded.pixels, (*decoded.notes, *notes), size)
 
 
 def decode_pil(image: Image.Image, name: str, max_pixels: int) -> Decoded:
@@ -66,9 +90,8 @@ def decode_pil(image: Image.Image, name: str, max_pixels: int) -> Decoded:
     elif upright.mode in _ALPHA or "transparency" in upright.info:
         notes.append("alpha composited over white")
         upright = _over_white(upright)
-    return Decoded(
-        _array(upright if upright.mode == "RGB" else upright.convert("RGB")), tuple(notes)
-    )
+    pixels = _array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+    return Decoded(pixels, tuple(notes), (pixels.shape[0], pixels.shape[1]))
 
 
 def _array(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
@@ -95,7 +118,7 @@ def upright_size(path: Path) -> tuple[int, int]:
                 exif = Image.Image.getexif(image)
             else:
                 exif = image.getexif()
-            turned = exif.get(_ORIENTATION) in (5, 6, 7, 8)
+            turned = exif.get(_ORIENTATION) in _ON_ITS_SIDE
         return (width, height) if turned else (height, width)
 
     return guarded(path.name, look)

@@ -20,7 +20,15 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
-from leandetr.decode import Decoded, check_pixels, decode_file, decode_pil, guarded, to_bytes
+from leandetr.decode import (
+    Decoded,
+    Enough,
+    check_pixels,
+    decode_file,
+    decode_pil,
+    guarded,
+    to_bytes,
+)
 from leandetr.errors import ImageError, RecipeError, UnreadableImage
 from leandetr.types import Images
 
@@ -39,25 +47,33 @@ class Photo:
     """One upright RGB picture; `note` says what was changed or left out while reading it.
 
     In memory the three colours of a pixel may lie side by side: decoders and resizing like it so.
+    `whole` is (height, width) of a picture of which fewer pixels were decoded than it has.
     """
 
     pixels: UInt8[Tensor, "3 H W"]
     name: str
     note: str | None = None
+    whole: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.pixels.shape[-2], self.pixels.shape[-1]
+        """(height, width) in pixels of the whole picture."""
+        return self.whole or (self.pixels.shape[-2], self.pixels.shape[-1])
 
 
-def read_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+def read_image(
+    source: Source,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    enough: Enough | None = None,
+) -> Photo:
     """Decode a file, or convert a PIL image, an array or a tensor, to upright RGB.
 
     Arrays are H x W, H x W x 3 or H x W x 4 (alpha), tensors 3 x H x W; both uint8, or float in
     0..1. EXIF orientation is applied, alpha is composited over white, 16-bit values are scaled,
-    and of an animation the first frame is taken; `note` tells. Raises `UnreadableImage`, or
-    `ImageTooLarge` before decoding; both messages start with the name.
+    and of an animation the first frame is taken; `note` tells. Where `enough` gives less than
+    half of the (height, width) that it gets, a JPEG file is decoded coarsely, but never to less.
+    Raises `UnreadableImage`, or `ImageTooLarge` before decoding; both messages start with the name.
     """
     if isinstance(source, Tensor):
         return guarded("tensor", lambda: _from_tensor(source, max_pixels))
@@ -68,12 +84,14 @@ def read_image(source: Source, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo
         return _photo(guarded(name, lambda: decode_pil(source, name, max_pixels)), name)
     path = Path(source)
     name = path.name or str(path)
-    return _photo(guarded(name, lambda: decode_file(path, max_pixels)), name)
+    return _photo(guarded(name, lambda: decode_file(path, max_pixels, enough)), name)
 
 
 def _photo(decoded: Decoded, name: str) -> Photo:
     pixels = torch.from_numpy(decoded.pixels).permute(2, 0, 1)  # 3 H W, a view
-    return Photo(pixels, name, "; ".join(decoded.notes) or None)
+    note = "; ".join(decoded.notes) or None
+    coarse = decoded.size != (pixels.shape[1], pixels.shape[2])
+    return Photo(pixels, name, note, decoded.size if coarse else None)
 
 
 def _from_array(values: np.ndarray, max_pixels: int) -> Photo:
@@ -139,6 +157,11 @@ class Preprocess:
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) after resizing; at least 1 and at most `long` on each side."""
         return fit(height, width, self.short, self.long)
+
+    def enough(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that a picture needs at least to be resized well: twice the network's."""
+        high, wide = self.resized(height, width)
+        return 2 * high, 2 * wide
 
     def normalise(self, pixels: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
         """Zero mean and unit deviation by the statistics."""

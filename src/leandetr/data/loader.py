@@ -63,8 +63,9 @@ class DetectionSet(Dataset[Item]):
 
     Crowd boxes are never targets. An item depends on `seed`, the epoch and its index only, so
     any number of workers gives the same. With `cache`, decoded pixels (shrunk to at most twice
-    the prepared size) are read now and kept, up to `CACHE_BYTES`. Raises `DataError` naming the
-    file that cannot be read.
+    the prepared size) are read now and kept, up to `CACHE_BYTES`. With `coarse`, JPEG files are
+    decoded to no more than evaluation needs. Raises `DataError` naming the file that cannot be
+    read.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class DetectionSet(Dataset[Item]):
         augment: AugmentConfig | None = None,
         seed: int = 0,
         cache: bool = False,
+        coarse: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         self.data = data
         self.preprocess = preprocess
         self.seed = seed
         self.max_pixels = max_pixels
+        self._enough = preprocess.enough if coarse else None
         self._keep = 2 if augment else 1
         self._change = (augment or PlainAugment()).build(preprocess)
         # shared memory: workers that outlive an epoch see the next one
@@ -117,7 +120,7 @@ class DetectionSet(Dataset[Item]):
 
     def _decoded(self, sample: Sample) -> UInt8[Tensor, "3 H W"]:
         try:
-            photo = read_image(sample.path, max_pixels=self.max_pixels)
+            photo = read_image(sample.path, max_pixels=self.max_pixels, enough=self._enough)
         except ImageError as error:
             raise DataError(f"{self.data.name}: {error} ({sample.path})") from error
         if photo.size != sample.size:
@@ -125,7 +128,9 @@ class DetectionSet(Dataset[Item]):
                 f"{sample.path}: changed since the annotations were read, expected "
                 f"(height, width) {sample.size}, got {photo.size}; read the data again"
             )
-        return photo.pixels
+        if photo.whole is None:
+            return photo.pixels
+        return resize(photo.pixels, *self.preprocess.resized(*photo.size))
 
     def _filled_cache(self) -> dict[int, Tensor]:
         """Pixels by index, from the first on, until the memory allowed is used."""

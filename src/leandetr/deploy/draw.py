@@ -16,7 +16,7 @@ from leandetr import palette
 from leandetr.boxes import clip
 from leandetr.deploy.labels import place
 from leandetr.errors import MissingExtra
-from leandetr.images import Photo, Source, read_image
+from leandetr.images import Photo, Source, read_image, resize
 from leandetr.types import Detections
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def draw(
     """
     photo = image if isinstance(image, Photo) else read_image(image)
     shown = detections if threshold is None else detections.above(threshold)
-    picture = Image.fromarray(photo.pixels.permute(1, 2, 0).cpu().numpy())
+    pixels = resize(photo.pixels, *photo.size)  # larger where it was decoded coarsely
+    picture = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
     if len(shown):
         boxes = clip(shown.boxes.float().cpu(), (photo.size[0] - 1, photo.size[1] - 1)).numpy()
         style = Style.of(photo.size, boxes)

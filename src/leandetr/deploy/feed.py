@@ -46,16 +46,21 @@ class Read:
 
 @dataclass(frozen=True)
 class Reader:
-    """How files are read; `whole` keeps each decoded photo beside the resized one."""
+    """How files are read; `whole` keeps each decoded photo beside the resized one.
+
+    With `coarse`, JPEG files are decoded to no more than the network needs.
+    """
 
     preprocess: Preprocess
     max_pixels: int
     whole: bool
+    coarse: bool = False
 
     def read(self, path: Path) -> Read:
         """Decode and resize one file."""
         try:
-            photo = read_image(path, max_pixels=self.max_pixels)
+            enough = self.preprocess.enough if self.coarse else None
+            photo = read_image(path, max_pixels=self.max_pixels, enough=enough)
             wanted = self.preprocess.resized(*photo.size)
             resized = guarded(path.name, lambda: resize(photo.pixels, *wanted))
         except ImageError as error:

@@ -51,13 +51,15 @@ class PredictOptions:
 
     With `padding` above 0, pictures of similar shape share a batch as long as no larger share of
     it is padding: larger batches, but what is found then depends a little on the neighbours.
-    Raises `ValueError` for numbers that make no sense.
+    With `coarse`, and without pictures, huge JPEG files are decoded to twice the network's size:
+    several times faster, and hardly other pixels. Raises `ValueError` for what makes no sense.
     """
 
     threshold: float = 0.5
     batch: int = 8
     padding: float = 0.0
     pictures: bool = True
+    coarse: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
     overwrite: bool = False
     threads: int = field(default_factory=_threads)
@@ -68,6 +70,10 @@ class PredictOptions:
                 raise ValueError(f"expected {name} of at least 1; got {getattr(self, name)}")
         if not 0 <= self.padding < 1:
             raise ValueError(f"expected padding of 0 to 1, 1 left out; got {self.padding}")
+        if self.coarse and self.pictures:
+            raise ValueError(
+                "coarse photos cannot be drawn: add --no-pictures, or leave out coarse"
+            )
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,9 @@ def _look(
 ) -> Iterator[Looked]:
     """Every file in order, with what was detected in it."""
     most = CHUNK * options.batch
-    reader = Reader(model.preprocess, options.max_pixels, whole=options.pictures)
+    reader = Reader(
+        model.preprocess, options.max_pixels, whole=options.pictures, coarse=options.coarse
+    )
     read = read_in_turns if _is_everywhere(model) else read_ahead
     return looker.look(chunks(read(pool, files, reader, most), most))
 

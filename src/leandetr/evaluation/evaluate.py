@@ -83,19 +83,21 @@ def detect(
     batch: int = 8,
     workers: int = 2,
     max_detections: int | None = None,
+    coarse: bool = False,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
     """What `model` finds on every image, as COCO results with the image and class ids of `data`.
 
     Boxes are xywh in pixels of the original image, not clipped; results are in the order of `data`.
-    Images of one shape share a batch: without padding, `batch` changes no score. Raises `DataError`
-    naming the file for one that cannot be read.
+    Images of one shape share a batch: without padding, `batch` changes no score. `coarse` decodes
+    huge JPEG files only to what the network needs. Raises `DataError` naming the file for one
+    that cannot be read.
     """
     from rich.console import Console
     from rich.progress import track
 
     categories = category_of(model, data)
-    dataset = DetectionSet(data, model.preprocess)
+    dataset = DetectionSet(data, model.preprocess, coarse=coarse)
     sizes = [model.preprocess.resized(*one.size) for one in data.samples]
     device = next(model.parameters()).device
     results = []
