@@ -1,10 +1,12 @@
 """Whole detectors: kernels against the reference operators, part by part.
 
-    python -m benchmarks.models --threads 1          # inference, about ten minutes on two cores
-    python -m benchmarks.models --training           # training steps and peak memory instead
-    python -m benchmarks.models --peers              # against transformers instead
-    python -m benchmarks.models --runtimes           # against onnxruntime and OpenVINO instead
-    python -m benchmarks.models --peak               # instead: shares of the machine's best
+    python -m benchmarks.models --threads 2          # all of this, half an hour on two cores:
+    python -m benchmarks.models --parts              # only inference, part by part
+    python -m benchmarks.models --training           # only training steps and peak memory
+    python -m benchmarks.models --peers              # only against transformers
+    python -m benchmarks.models --runtimes           # only against onnxruntime and OpenVINO
+    python -m benchmarks.models --peak               # only shares of the machine's best
+    python -m benchmarks.models --startup            # only the way to the first picture
     python -m benchmarks.models --write docs/benchmarks.md
 
 Models and backends run in turns, both backends with the same weights; each figure is the shortest
@@ -13,13 +15,14 @@ do not change the time.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 import leandetr
-from benchmarks import peak, peers, runtimes, training
+from benchmarks import peak, peers, runtimes, startup, training
 from benchmarks.machine import describe
 from benchmarks.page import put
 from benchmarks.turns import clock, unit
@@ -159,8 +162,8 @@ def report(size: tuple[int, int], options: argparse.Namespace) -> str:
     names = dict.fromkeys((*(full_of(name) for name in names), *names))  # each one once
     times = forward_times(list(names), size, options.rounds)
     return (
-        f"Measured by `python -m benchmarks.models` on {describe()}; float32, {unit()}, shortest "
-        f"of {options.rounds} rounds.\n\n"
+        f"Measured by `python -m benchmarks.models --parts` on {describe()}; float32, {unit()}, "
+        f"shortest of {options.rounds} rounds.\n\n"
         f"Forward pass, one image of {size[0]}x{size[1]}, reference operators against kernels. "
         f"Full encoders are those of {DINO} and, for deformable models, {DEFORMABLE}:\n\n"
         f"{kernel_table(times, size)}\n\n"
@@ -169,38 +172,54 @@ def report(size: tuple[int, int], options: argparse.Namespace) -> str:
 
 
 Report = Callable[[tuple[int, int], argparse.Namespace], str]
-INSTEAD: dict[str, tuple[Report, str]] = {
-    "training": (training.report, "training steps and peak memory"),
-    "peers": (peers.report, "against transformers"),
-    "runtimes": (runtimes.report, "against onnxruntime and OpenVINO"),
-    "peak": (peak.report, "shares of the machine's best at multiplying matrices"),
+SECTIONS: dict[str, tuple[str, Report, str]] = {
+    "parts": ("models", report, "kernels against the reference operators, part by part"),
+    "training": ("training", training.report, "training steps and peak memory"),
+    "peers": ("peers", peers.report, "against transformers"),
+    "runtimes": ("runtimes", runtimes.report, "against onnxruntime and OpenVINO"),
+    "peak": ("peak", peak.report, "shares of the machine's best at multiplying matrices"),
+    "startup": ("startup", lambda _, options: startup.report(options.rounds), "first picture"),
 }
-"""What is reported on another part of the page, and what it is."""
+"""The mark on the page, what writes it, and what it is, by option."""
 
 
-def main() -> None:
-    """Print the report; with --write, put it between the markers of a page."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def told(options: argparse.Namespace, name: str) -> bool:
+    """Print one section, and put it on the page; False where a package is missing for it."""
+    mark, ask, _ = SECTIONS[name]
+    height, width = (int(side) for side in options.size.split("x"))
+    try:
+        text = ask((height, width), options)
+    except ModuleNotFoundError as error:
+        print(f"--{name} is left out: {error}\n", file=sys.stderr)
+        return False
+    print(f"{text}\n", flush=True)
+    if options.write:
+        put(options.write, mark, text)
+    return True
+
+
+def main() -> int:
+    """Print every section, or the one asked for; 1 if any was left out.
+
+    With --write each is put between its markers of a page as soon as it is there.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--size", default="800x1066", help="height x width of the image")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as PyTorch takes")
     parser.add_argument("--models", nargs="+", help="others than usual")
-    instead = parser.add_mutually_exclusive_group()
-    for part, (_, said) in INSTEAD.items():
-        instead.add_argument(
-            f"--{part}", dest="part", action="store_const", const=part, help=f"instead: {said}"
+    only = parser.add_mutually_exclusive_group()
+    for name, (_, _, said) in SECTIONS.items():
+        only.add_argument(
+            f"--{name}", dest="only", action="store_const", const=name, help=f"only: {said}"
         )
-    parser.add_argument("--write", type=Path, help="page whose marked part is replaced")
+    parser.add_argument("--write", type=Path, help="page whose marked parts are replaced")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    height, width = (int(side) for side in options.size.split("x"))
-    ask = INSTEAD[options.part][0] if options.part else report
-    text = ask((height, width), options)
-    print(text)
-    if options.write:
-        put(options.write, options.part or "models", text)
+    done = [told(options, name) for name in ([options.only] if options.only else SECTIONS)]
+    return 0 if all(done) else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

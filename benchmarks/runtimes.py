@@ -157,12 +157,12 @@ def rows_of(name: str, pixels: Tensor, rounds: int, installed: Sequence[str]) ->
 
 @torch.inference_mode()
 def report(size: tuple[int, int], options: argparse.Namespace) -> str:
-    """The table, as Markdown; only what is missing, if nothing can be measured."""
+    """The table, as Markdown. Raises `ModuleNotFoundError` where nothing can be measured."""
     absent = missing((*EXPORTING, *RUNTIMES))
     installed = [name for name in RUNTIMES if name not in absent]
     advice = f"Not installed: {', '.join(absent)}; type `pip install {' '.join(absent)}`."
     if not installed or set(EXPORTING) & set(absent):
-        raise SystemExit(advice)
+        raise ModuleNotFoundError(advice)
     pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     lines: list[str] = []
     for name in options.models or MODELS:
