@@ -110,3 +110,21 @@ def test_a_detector_finds_the_same_in_one_lane_as_in_two() -> None:
         torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-2)
         assert torch.equal(one.labels, other.labels)
+
+
+def test_no_lane_waits_for_one_that_could_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def once(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", once)
+    model = nn.Linear(1, 1).train()
+    with pytest.raises(RuntimeError, match="can't start"), Lanes(model, 2):
+        pass
+    assert model.training
+    started[0].join(20)
+    assert not started[0].is_alive()

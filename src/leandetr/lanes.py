@@ -78,8 +78,12 @@ class Lanes:
     def __enter__(self) -> "Lanes":
         self._trains = self._model.training
         self._model.eval()
-        if self.count > 1:
-            self._start()
+        try:
+            if self.count > 1:
+                self._start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -109,7 +113,10 @@ class Lanes:
             together.wait()
 
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="leandetr-lane")
-        for _ in range(self.count):
-            self._pool.submit(begin)
-        together.wait()
-        torch.set_num_threads(threads)
+        try:
+            for _ in range(self.count):
+                self._pool.submit(begin)
+            together.wait()
+        finally:
+            together.abort()  # no lane waits for one that could not be started
+            torch.set_num_threads(threads)
