@@ -5,15 +5,13 @@ comes next all of them wait. Two batches at a time, each on half of the threads,
 docs/benchmarks.md, "Feeding", has what that gains.
 
     with Lanes(model, batch=8) as lanes:
-        for found in lanes.map(look, batches_of(lanes.share)):
-            ...
+        found = list(lanes.map(look, batches))  # of lanes.share images each
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import TypeVar
 
 import torch
@@ -76,22 +74,16 @@ class Lanes:
                 one.cancel()
 
     def __enter__(self) -> "Lanes":
-        self._trains = self._model.training
         self._model.eval()
         try:
             if self.count > 1:
                 self._start()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None

@@ -97,6 +97,21 @@ def test_a_picture_has_a_colour_a_part(found, tmp_path):
     assert len(set(colours)) == len(colours)
 
 
+@pytest.mark.parametrize("sampling", ["all", "grid", "key-aware", "none"])
+def test_all_that_is_counted_fits_on_the_picture(found, sampling):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    tally = Tally(sampling, norms=True, elementwise=True, unread=True)
+    figure = Figure(figsize=(12, 5), dpi=100)
+    FigureCanvasAgg(figure)
+    profile_picture._titles(figure, replace(found, tally=tally))
+    title, about, _ = (text.get_window_extent() for text in figure.texts)
+    assert about.x1 < figure.bbox.x1
+    assert about.y1 < title.y0
+    assert about.y0 > 0.82 * figure.bbox.y1  # the headings of both halves are below
+
+
 def test_a_pass_is_cut_into_parts_without_gaps():
     clock = Clock(CPU)
     clock.start()

@@ -1,5 +1,6 @@
 """The picture of a profile: where everything goes, and how fast each part is."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ ENCODER_COLOURS = ("#1d4e89", "#3f86c9", "#86b8e4", "#bcd7ef")
 OTHER = "#cbd5e1"
 NARROW = 0.045
 """Share of a bar below which there is no room for a number."""
+LINE = 150
+"""Characters of the subtitle that fit beside each other."""
 
 
 def format_of(path: Path) -> str:
@@ -86,13 +89,9 @@ def _titles(figure: Any, profile: Profile) -> None:
         if profile.how.batch == 1
         else f"{profile.how.batch} images of {height} x {width}"
     )
-    figure.text(
-        0.02,
-        0.875,
-        f"{said}, {profile.how.dtype}; counted: {counted(profile.tally)}",
-        fontsize=9.5,
-        color=GREY,
-    )
+    about = f"{said}, {profile.how.dtype}; counted: {counted(profile.tally)}"
+    lines = textwrap.fill(about, LINE)
+    figure.text(0.02, 0.905, lines, fontsize=9.5, color=GREY, verticalalignment="top")
     figure.text(0.02, 0.02, profile.machine, fontsize=7.5, color=GREY)
 
 
